@@ -1,0 +1,155 @@
+"""`python3 -m course_lib COMMAND`: the one way into the course.
+
+The standard library alone until the environment exists; then the command runs inside
+it. Written so that an old Python reads it far enough to say that it is too old.
+"""
+
+import sys
+
+if sys.version_info < (3, 11):
+    sys.exit(
+        "This course needs Python 3.11 or newer; this is Python %d.%d (%s).\n"
+        "Install one from python.org, then run it by name: python3.12 -m course_lib"
+        % (sys.version_info[0], sys.version_info[1], sys.executable)
+    )
+
+import argparse
+from pathlib import Path
+
+if not __package__:  # started as `python3 /some/folder/course_lib`
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+from course_lib import bootstrap, doctor
+
+EXAMPLES = """examples:
+  python3 -m course_lib run                  set up, run every lesson in minutes
+  python3 -m course_lib run 01 --budget lab -p dataset=pneumoniamnist --data DIR
+  python3 -m course_lib lab                  open the lessons in JupyterLab
+  python3 -m course_lib test                 set up, then prove that all of it works
+  python3 -m course_lib doctor               what is missing, and how to mend it
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line: run, lab, test, doctor, and build and adopt for maintainers."""
+    top = argparse.ArgumentParser(
+        prog="python3 -m course_lib",
+        description="A course on generative models for medical images.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    run = commands.add_parser("run", help="execute lessons; pages and a report")
+    run.add_argument("lessons", nargs="*", metavar="NN", help="lessons (default: all)")
+    run.add_argument(
+        "--budget",
+        default="smoke",
+        metavar="NAME",
+        help="smoke: minutes, from shipped weights (default); lab: trains on a "
+        "laptop; full: for a GPU",
+    )
+    run.add_argument(
+        "-p",
+        "--parameter",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="set a parameter of the lessons, e.g. dataset=pneumoniamnist, seed=1",
+    )
+    run.add_argument("--data", metavar="DIR", help="folder that holds real data sets")
+    run.add_argument("--out", metavar="DIR", help="where results go (default: build)")
+    run.add_argument(
+        "--fresh", action="store_true", help="do not continue an interrupted run"
+    )
+    run.add_argument(
+        "--no-time-limit",
+        action="store_true",
+        help="do not fail a lesson that takes longer than its budget allows",
+    )
+
+    test = commands.add_parser("test", help="unit tests, drift tests, notebooks")
+    test.add_argument(
+        "--only",
+        choices=("lint", "unit", "notebooks"),
+        help="one part alone (default: all three)",
+    )
+    test.add_argument(
+        "pytest", nargs="*", metavar="ARG", help="passed on to pytest, after --"
+    )
+
+    lab = commands.add_parser("lab", help="open JupyterLab on your own copies")
+    lab.add_argument(
+        "jupyter", nargs="*", metavar="ARG", help="passed on to jupyter lab, after --"
+    )
+
+    check = commands.add_parser("doctor", help="what is missing, and how to mend it")
+    check.add_argument("--data", metavar="DIR", help="folder that holds real data sets")
+
+    build = commands.add_parser("build", help="make the notebooks from notebooks/src")
+    build.add_argument("lessons", nargs="*", metavar="NN", help="default: all")
+    build.add_argument(
+        "--no-execute",
+        action="store_true",
+        help="only the student versions; executed notebooks stay as they are",
+    )
+    build.add_argument(
+        "--weights",
+        action="store_true",
+        help="also keep the weights that the lessons trained as the shipped ones",
+    )
+
+    adopt = commands.add_parser("adopt", help="turn an edited notebook into source")
+    adopt.add_argument("lesson", metavar="NN")
+    adopt.add_argument(
+        "--force", action="store_true", help="even where the source has changed too"
+    )
+    return top
+
+
+def main(arguments: list[str]) -> int:
+    """Run one command and return its exit code."""
+    options = parser().parse_args(arguments)
+    if options.command == "doctor":
+        return doctor.main(options.data)
+    python = bootstrap.ensure(("test",) if options.command == "test" else ())
+    if not bootstrap.is_running(python):
+        return bootstrap.hand_over(python, arguments)
+    bootstrap.prepare_children()
+    # From here on the packages are there.
+    if options.command == "run":
+        from course_lib import runner
+
+        return runner.run(
+            options.lessons,
+            budget=options.budget,
+            parameters=options.parameter,
+            data=options.data,
+            out=options.out,
+            fresh=options.fresh,
+            time_limit=not options.no_time_limit,
+        )
+    if options.command == "test":
+        from course_lib import runner
+
+        return runner.test(options.only, options.pytest)
+    if options.command == "lab":
+        from course_lib import runner
+
+        return runner.lab(options.jupyter)
+    from course_lib import notebooks
+
+    if options.command == "build":
+        return notebooks.build_command(
+            options.lessons, execute=not options.no_execute, weights=options.weights
+        )
+    return notebooks.adopt_command(options.lesson, force=options.force)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except bootstrap.SetupError as problem:
+        sys.exit(f"course_lib: {problem}")
+    except KeyboardInterrupt:
+        sys.exit(130)

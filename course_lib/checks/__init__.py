@@ -1,0 +1,107 @@
+"""Checks of the exercises: `check_<function>(your_function)` answers in one sentence.
+
+A check tests properties of what a student wrote (a limit, a symmetry, agreement with
+another computation) and, where one fails, names the misconception behind it. It never
+compares source text. The checks of lesson NN stand in `lesson_NN.py`; tests prove each
+one on the solution, the stub and named wrong answers.
+"""
+
+from __future__ import annotations
+
+import functools
+import html
+import importlib
+import pkgutil
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a check found: true if solved; shows itself in a notebook."""
+
+    exercise: str
+    passed: bool
+    message: str
+
+    def __bool__(self) -> bool:
+        return self.passed
+
+    def __repr__(self) -> str:
+        return (
+            f"{self.exercise} {'solved' if self.passed else 'not yet'}: {self.message}"
+        )
+
+    def _repr_html_(self) -> str:
+        colour = "0,158,115" if self.passed else "213,94,0"
+        mark = "&#10003;" if self.passed else "&#9679;"
+        return (
+            f'<div role="status" style="border-left:4px solid rgb({colour});'
+            f'padding:.6em 1em;background:rgba({colour},.12)">'
+            f"{mark} {html.escape(repr(self))}</div>"
+        )
+
+
+def exercise(
+    number: str, praise: str
+) -> Callable[[Callable[[Any], str | None]], Callable[[Any], Verdict]]:
+    """Make a check of exercise `number` from a function that looks for mistakes.
+
+    The function takes the student's object and returns a hint, or None where nothing is
+    wrong; `praise` is then the answer. What the student's code raises becomes a hint.
+    """
+
+    def decorate(look: Callable[[Any], str | None]) -> Callable[[Any], Verdict]:
+        @functools.wraps(look)
+        def check(student: Any) -> Verdict:
+            try:
+                hint = look(student)
+            except NotImplementedError:
+                return Verdict(number, False, "it is not written yet.")
+            except Exception as error:
+                hint = (
+                    f"it raised {type(error).__name__}{_where(error, student)}: {error}"
+                )
+            return Verdict(number, hint is None, praise if hint is None else hint)
+
+        check.exercise = number  # type: ignore[attr-defined]
+        return check
+
+    return decorate
+
+
+def _where(error: Exception, student: Any) -> str:
+    """' in line 2 of your function' (counted from its def), where that can be known."""
+    code = getattr(student, "__code__", None)
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        if frame.f_code is code:
+            return f" in line {line - code.co_firstlineno + 1} of your function"
+    return ""
+
+
+def _collect() -> dict[str, Callable[[Any], Verdict]]:
+    """Every `check_...` of the modules beside this one, under its own name."""
+    found: dict[str, Callable[[Any], Verdict]] = {}
+    for module in sorted(entry.name for entry in pkgutil.iter_modules(__path__)):
+        for name, value in vars(
+            importlib.import_module(f"{__name__}.{module}")
+        ).items():
+            if name.startswith("check_"):
+                found[name] = value
+    return found
+
+
+def __getattr__(name: str) -> Any:
+    # Lazy: a lesson imports its own few checks, not the torch code of all of them.
+    if name.startswith("check_"):
+        checks = _collect()
+        if name in checks:
+            return checks[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def all_checks() -> dict[str, Callable[[Any], Verdict]]:
+    """{exercise number: check} of the whole course."""
+    return {check.exercise: check for check in _collect().values()}  # type: ignore[attr-defined]

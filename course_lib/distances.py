@@ -1,0 +1,343 @@
+"""Distances between the distributions of two sets of features, (N, d) and (M, d).
+
+Features come from one extractor on both sides, floating point; all sums run in float64.
+Callers import these names from `course_lib.metrics`.
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Array = Tensor | np.ndarray
+ROWS = 512  # rows of a distance or kernel matrix that exist at once
+
+
+@dataclass(frozen=True, eq=False)
+class FrechetStatistics:
+    """Mean and covariance of `n` features; covariance = factor.T @ factor."""
+
+    n: int
+    mean: Tensor  # (d,)
+    factor: Tensor  # (k, d): k = n centred features, or d rows once n > d
+
+    @property
+    def covariance(self) -> Tensor:
+        """(d, d), the sample covariance (divided by n - 1)."""
+        return self.factor.T @ self.factor
+
+
+def frechet_distance(
+    features_real: Array | FrechetStatistics, features_fake: Array | FrechetStatistics
+) -> float:
+    """Frechet distance between Gaussians fitted to two sets: >= 0, 0 for one same set.
+
+    (N, d), (M, d) -> float; either side may be its `frechet_statistics`. Biased upwards
+    at small N: compare at equal N, beside a real-against-real value. FID is its name
+    with Inception features only. Raises ValueError on fewer than 2 rows, unequal d or
+    devices, integers, NaN. Heusel et al. 2017, eq. 6.
+    """
+    real, fake = _statistics(features_real, "real"), _statistics(features_fake, "fake")
+    check_devices(real.mean, fake.mean)
+    _check_extractor(real.mean, fake.mean)
+    # With S = F'F, the eigenvalues of S_real S_fake are the squared singular values of
+    # F_real F_fake', so tr (S_real S_fake)^(1/2) is their sum: no root of a matrix, no
+    # eigenvalues of a product that is not symmetric; N x N, not d x d, where N < d.
+    root_trace = _singular_values(real.factor @ fake.factor.T).sum()
+    traces = real.factor.square().sum() + fake.factor.square().sum()
+    shift = (real.mean - fake.mean).square().sum()
+    return max(0.0, (shift + traces - 2 * root_trace).item())
+
+
+def frechet_statistics(features: Array) -> FrechetStatistics:
+    """What `frechet_distance` needs of one set, to be kept for many. (N, d), N >= 2.
+
+    Raises ValueError as `frechet_distance`.
+    """
+    return _statistics(features, "given")
+
+
+def frechet_statistics_from_moments(
+    mean: Array, covariance: Array, n: int
+) -> FrechetStatistics:
+    """Statistics from a published mean (d,) and covariance (d, d) of n features.
+
+    Raises ValueError on wrong shapes, NaN, or a covariance that is not symmetric and
+    positive semidefinite.
+    """
+    mean, covariance = as_tensor(mean).double(), as_tensor(covariance).double()
+    if mean.ndim != 1 or covariance.shape != (len(mean), len(mean)):
+        raise ValueError(
+            "expected a mean (d,) and a covariance (d, d), got "
+            f"{tuple(mean.shape)} and {tuple(covariance.shape)}"
+        )
+    if not (mean.isfinite().all() and covariance.isfinite().all()):
+        raise ValueError("the mean or the covariance holds NaN or infinity")
+    size = covariance.abs().max().item()
+    if not torch.allclose(covariance, covariance.T, rtol=1e-6, atol=1e-9 * size):
+        raise ValueError(
+            "the covariance is not symmetric: is it a product of two covariances?"
+        )
+    return FrechetStatistics(n, mean, _factor((covariance + covariance.T) / 2))
+
+
+def frechet_infinity(
+    features_real: Array,
+    features_fake: Array,
+    *,
+    sizes: int = 10,
+    smallest: int | None = None,
+    seed: int = 0,
+) -> float:
+    """Frechet distance extrapolated to infinitely many images on both sides.
+
+    (N, d), (M, d) -> float: the intercept of a line in 1/n through random subsets of n
+    of each side, `sizes` values of n from `smallest` (None: a quarter of the smaller
+    set) up, equally spaced in 1/n. May fall below 0. The bias is a line in 1/n only
+    where n is well above d. Raises ValueError as `frechet_distance`, and where fewer
+    than two sizes fit. Chong & Forsyth 2020, who subsample the fake side alone.
+    """
+    real, fake = feature_pair(features_real, features_fake, least=2)
+    largest = min(len(real), len(fake))
+    smallest = max(2, largest // 4) if smallest is None else smallest
+    if sizes < 2 or not 2 <= smallest < largest:
+        raise ValueError(
+            f"a line needs 2 sizes between 2 and {largest} images (the smaller set), "
+            f"got sizes={sizes}, smallest={smallest}"
+        )
+    generator = torch.Generator().manual_seed(seed)
+    ns = [round(1 / x) for x in np.linspace(1 / smallest, 1 / largest, sizes)]
+    values = []
+    for n in ns:
+        parts = (s[_draw(len(s), n, generator).to(s.device)] for s in (real, fake))
+        values.append(frechet_distance(*parts))
+    _slope, intercept = np.polyfit([1 / n for n in ns], values, 1)
+    return float(intercept)
+
+
+def kid(
+    features_real: Array,
+    features_fake: Array,
+    *,
+    degree: int = 3,
+    gamma: float | None = None,
+    coef: float = 1.0,
+) -> float:
+    """KID, the unbiased estimate of the squared MMD over all pairs; may fall below 0.
+
+    (N, d), (M, d) -> float; kernel (gamma x.y + coef)^degree, gamma None is 1 / d.
+    Raises ValueError as `frechet_distance`. Binkowski et al. 2018, 1801.01401.
+    """
+    real, fake = feature_pair(features_real, features_fake, least=2)
+    one_real, one_fake = real.new_ones(1, len(real)), fake.new_ones(1, len(fake))
+    return _mmd(real, fake, one_real, one_fake, degree, gamma, coef).item()
+
+
+def kid_subsets(
+    features_real: Array,
+    features_fake: Array,
+    *,
+    subsets: int = 100,
+    subset_size: int = 1000,
+    seed: int = 0,
+    degree: int = 3,
+    gamma: float | None = None,
+    coef: float = 1.0,
+) -> tuple[float, float]:
+    """Mean and standard deviation of KID over random subsets, as papers print it.
+
+    (N, d), (M, d) -> (mean, std). The subsets overlap, so the std is no standard error
+    of the mean. Raises ValueError as `kid`, and for subset_size above either N.
+    """
+    real, fake = feature_pair(features_real, features_fake, least=2)
+    if not 2 <= subset_size <= min(len(real), len(fake)) or subsets < 1:
+        raise ValueError(
+            f"cannot draw {subsets} subsets of {subset_size} from {len(real)} real and "
+            f"{len(fake)} fake features; pass a subset_size from 2 to the smaller set"
+        )
+    generator = torch.Generator().manual_seed(seed)
+    in_real = torch.zeros(subsets, len(real), dtype=real.dtype)
+    in_fake = torch.zeros(subsets, len(fake), dtype=real.dtype)
+    for i in range(subsets):
+        in_real[i, _draw(len(real), subset_size, generator)] = 1
+        in_fake[i, _draw(len(fake), subset_size, generator)] = 1
+    in_real, in_fake = in_real.to(real.device), in_fake.to(real.device)
+    values = _mmd(real, fake, in_real, in_fake, degree, gamma, coef)
+    return values.mean().item(), values.std(correction=0).item()
+
+
+def inception_score(probabilities: Array) -> float:
+    """exp E KL(p(y|x) || p(y)), in [1, K], larger is better. (N, K) -> float.
+
+    It never sees a real image. Raises ValueError on logits (rows that do not sum to 1),
+    integers, NaN. Salimans et al. 2016.
+    """
+    return _score(_probabilities(probabilities)).item()
+
+
+def inception_score_splits(
+    probabilities: Array, *, splits: int = 10, seed: int | None = 0
+) -> tuple[float, float]:
+    """Mean and standard deviation of the score over `splits` parts. (N, K) -> 2 floats.
+
+    Rows are shuffled by `seed` (None: taken in order). Each part is smaller than the
+    set, so the mean lies below `inception_score`. Raises ValueError as that does.
+    """
+    p = _probabilities(probabilities)
+    n = len(p)
+    if not 1 <= splits <= n:
+        raise ValueError(f"cannot make {splits} parts of {n} rows")
+    if seed is not None:
+        p = p[_draw(n, n, torch.Generator().manual_seed(seed)).to(p.device)]
+    ends = [i * n // splits for i in range(splits + 1)]
+    scores = torch.stack([_score(p[start:end]) for start, end in pairwise(ends)])
+    return scores.mean().item(), scores.std(correction=0).item()
+
+
+def as_tensor(x: Array) -> Tensor:
+    """A tensor as it is, an array as a copy on the CPU."""
+    # a copy: arrays may be read-only or run backwards, which torch does not take
+    return x if isinstance(x, Tensor) else torch.from_numpy(np.array(x, order="C"))
+
+
+def check_devices(x: Tensor, y: Tensor) -> None:
+    """Raise ValueError where two tensors do not lie on one device."""
+    if x.device != y.device:
+        raise ValueError(
+            f"one side is on {x.device}, the other on {y.device}; bring both to one: "
+            "x.cpu(), y.cpu()"
+        )
+
+
+def _check_extractor(real: Tensor, fake: Tensor) -> None:
+    if real.shape[-1] != fake.shape[-1]:
+        raise ValueError(
+            f"{real.shape[-1]} real features against {fake.shape[-1]} fake ones: take "
+            "one extractor for both"
+        )
+
+
+def _features(x: Array, name: str, least: int) -> Tensor:
+    x = as_tensor(x).detach()
+    if x.ndim != 2 or x.shape[1] == 0:
+        raise ValueError(f"expected {name} features (N, d), got {tuple(x.shape)}")
+    if not x.is_floating_point():
+        raise ValueError(
+            f"expected floating point {name} features, got {x.dtype}: are these images?"
+        )
+    if len(x) < least:
+        raise ValueError(f"needs at least {least} {name} features, got {len(x)}")
+    bad = int((~torch.isfinite(x)).any(dim=1).sum())
+    if bad:
+        raise ValueError(
+            f"{bad} of {len(x)} {name} features hold NaN or infinity: find out which "
+            "images made them"
+        )
+    return (x.cpu() if x.device.type == "mps" else x).double()  # mps has no float64
+
+
+def feature_pair(real: Array, fake: Array, least: int) -> tuple[Tensor, Tensor]:
+    """Both sets checked, in float64: one device, one d, `least` rows or more."""
+    real, fake = as_tensor(real), as_tensor(fake)
+    check_devices(real, fake)
+    real, fake = _features(real, "real", least), _features(fake, "fake", least)
+    _check_extractor(real, fake)
+    return real, fake
+
+
+def _draw(n: int, size: int, generator: torch.Generator) -> Tensor:
+    return torch.randperm(n, generator=generator)[:size]
+
+
+def _statistics(features: Array | FrechetStatistics, name: str) -> FrechetStatistics:
+    if isinstance(features, FrechetStatistics):
+        return features
+    x = _features(features, name, least=2)
+    n, d = x.shape
+    mean = x.mean(dim=0)
+    centred = (x - mean) / (n - 1) ** 0.5
+    return FrechetStatistics(n, mean, centred if n <= d else _factor(_gram(centred.T)))
+
+
+def _gram(a: Tensor) -> Tensor:
+    """a @ a.T, with its upper blocks computed and mirrored: about half the work."""
+    out = a.new_empty(len(a), len(a))
+    for i in range(0, len(a), ROWS):
+        out[i : i + ROWS, i:] = a[i : i + ROWS] @ a[i:].T
+        out[i:, i : i + ROWS] = out[i : i + ROWS, i:].T.clone()
+    return out
+
+
+def _factor(covariance: Tensor) -> Tensor:
+    """(k, d) with covariance = factor.T @ factor; k < d where it is singular."""
+    upper, failed = torch.linalg.cholesky_ex(covariance, upper=True)
+    if not failed:
+        return upper
+    values, vectors = torch.linalg.eigh(covariance)
+    if values[0] < -1e-6 * values[-1].abs():
+        raise ValueError("the covariance has negative eigenvalues: it is none")
+    kept = values > 0
+    return values[kept].sqrt()[:, None] * vectors[:, kept].T
+
+
+def _singular_values(m: Tensor) -> Tensor:
+    # The direct way is exact to 1e-16 of the largest. Beyond the cache the eigenvalues
+    # of m m' take a third of its time and are exact to 1e-8, enough for a distance.
+    if max(m.shape) <= 1024:
+        return torch.linalg.svdvals(m)
+    m = m if m.shape[0] <= m.shape[1] else m.T
+    return torch.linalg.eigvalsh(_gram(m)).clamp(min=0).sqrt()
+
+
+def _mmd(
+    real: Tensor,
+    fake: Tensor,
+    in_real: Tensor,
+    in_fake: Tensor,
+    degree: int,
+    gamma: float | None,
+    coef: float,
+) -> Tensor:
+    """Unbiased squared MMD of subsets: rows of 0 and 1, (S, N), (S, M) -> (S,).
+
+    Every kernel value is computed once for all subsets.
+    """
+    gamma = 1 / real.shape[1] if gamma is None else gamma
+    offset = real.new_tensor(coef)
+
+    def kernel(a: Tensor, b: Tensor) -> Tensor:
+        return torch.addmm(offset, a, b.T, alpha=gamma).pow_(degree)
+
+    def within(x: Tensor, chosen: Tensor) -> Tensor:
+        total = 0.0
+        for i in range(0, len(x), ROWS):  # pairs i < j: the diagonal is left out
+            k = kernel(x[i : i + ROWS], x[i:]).triu_(1)
+            total = total + ((chosen[:, i : i + ROWS] @ k) * chosen[:, i:]).sum(dim=1)
+        n = chosen.sum(dim=1)
+        return 2 * total / (n * (n - 1))
+
+    total = 0.0
+    for i in range(0, len(real), ROWS):
+        k = kernel(real[i : i + ROWS], fake)
+        total = total + ((in_real[:, i : i + ROWS] @ k) * in_fake).sum(dim=1)
+    across = total / (in_real.sum(dim=1) * in_fake.sum(dim=1))
+    return within(real, in_real) + within(fake, in_fake) - 2 * across
+
+
+def _probabilities(p: Array) -> Tensor:
+    p = _features(p, "probability", least=1)
+    sums = p.sum(dim=1)
+    if p.min() < 0 or (sums - 1).abs().max() > 1e-3:
+        raise ValueError(
+            "expected probabilities, rows of values >= 0 that sum to 1, got sums from "
+            f"{sums.min():.4g} to {sums.max():.4g}; take logits.softmax(dim=1)"
+        )
+    return p
+
+
+def _score(p: Tensor) -> Tensor:
+    # xlogy: 0 log 0 = 0, a class that is never given adds nothing
+    kl = torch.special.xlogy(p, p) - torch.special.xlogy(p, p.mean(dim=0))
+    return kl.sum(dim=1).mean().exp()

@@ -1,0 +1,254 @@
+"""What an MR console shows for one timing: slice, curves, tasks. Plain functions.
+
+`course_lib.widgets.MRPhysics` is a thin shell over them. All times in ms.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from course_lib.phantoms import TISSUE_PROPERTIES, render, spin_echo
+from course_lib.plotting import COLOURS
+
+SHOWN = {  # tissue -> what the reader sees, colour, dash of the line
+    "csf": ("CSF", COLOURS[0], ""),
+    "grey matter": ("grey matter", COLOURS[2], "7 3"),
+    "white matter": ("white matter", COLOURS[4], "2 2"),
+    "MS lesion": ("MS lesion", COLOURS[1], "9 3 2 3"),
+}
+NOISE = 0.006  # in signal units, about that of the data set
+RANGES = {"TR": (100.0, 10000.0), "TE": (5.0, 300.0), "TI": (20.0, 4000.0)}  # ms
+
+
+def timing_problem(*, tr: float, te: float, ti: float | None = None) -> str | None:
+    """Why a scanner could not run this timing, and what to move; None if it could."""
+    if te >= tr:
+        return f"The echo at TE {te:.0f} ms comes after the next pulse: raise TR."
+    if ti is not None and ti + te >= tr:
+        return (
+            f"TI and TE take {ti + te:.0f} ms, more than one repetition: "
+            "raise TR, or lower TI."
+        )
+    return None
+
+
+def tissue_signals(
+    *, tr: float, te: float, ti: float | None = None
+) -> dict[str, float]:
+    """Signal of each tissue of SHOWN, by the equation that makes the data. In ms."""
+    return {k: float(value) for k, value in _signals(tr=tr, te=te, ti=ti).items()}
+
+
+def signal_curves(
+    *, tr: float, te: float, ti: float | None = None
+) -> dict[str, tuple[np.ndarray, dict[str, np.ndarray]]]:
+    """{"TR" (with inversion "TI"), "TE"}: (times (n,) in ms, {tissue: signal (n,)}).
+
+    Along each axis the other settings stay as given.
+    """
+    axes = {"TE": np.linspace(*RANGES["TE"], 60)}
+    if ti is None:
+        axes = {"TR": np.geomspace(*RANGES["TR"], 80), **axes}
+    else:
+        last = min(RANGES["TI"][1], max(tr - te, ti))
+        axes = {"TI": np.linspace(RANGES["TI"][0], last, 120), **axes}
+    curves = {}
+    for axis, times in axes.items():
+        settings = {"tr": tr, "te": te, "ti": ti, axis.lower(): times}
+        curves[axis] = (times, _signals(**settings))
+    return curves
+
+
+def _signals(*, tr: Any, te: Any, ti: Any) -> dict[str, Any]:
+    rows = {name: TISSUE_PROPERTIES[name] for name in SHOWN}
+    return {
+        name: spin_echo(row.pd, row.t1, row.t2, tr=tr, te=te, ti=ti)
+        for name, row in rows.items()
+    }
+
+
+def mr_image(
+    maps: np.ndarray, *, tr: float, te: float, ti: float | None = None
+) -> np.ndarray:
+    """The slice under these settings. (T, H, W) tissue fractions -> uint8 (H, W).
+
+    White is the brightest tissue of SHOWN, as a scanner's console would set it: where
+    all signal is weak, the noise comes up with it.
+    """
+    signal = render(maps, tr=tr, te=te, ti=ti, noise=NOISE)
+    white = 1.05 * max(tissue_signals(tr=tr, te=te, ti=ti).values())
+    return np.rint(255 * np.clip(signal / max(white, 1e-9), 0, 1)).astype(np.uint8)
+
+
+def judge_tasks(signals: Mapping[str, float]) -> dict[str, bool]:
+    """Which of the three tasks these tissue signals solve."""
+    csf, grey, white, lesion = (signals[name] for name in SHOWN)
+    top = max(signals.values())
+    seen = top > 10 * NOISE
+    return {
+        "CSF is black": seen and csf < 0.04 * top,
+        "grey and white matter look the same": seen and abs(grey - white) < 0.02 * top,
+        "the lesion outshines all else": seen and lesion > 1.2 * max(csf, grey, white),
+    }
+
+
+def describe(*, tr: float, te: float, ti: float | None = None) -> str:
+    """Alt text: the settings, and the tissues from bright to dark."""
+    signals = tissue_signals(tr=tr, te=te, ti=ti)
+    order = sorted(signals, key=signals.__getitem__, reverse=True)
+    times = f"TR {tr:.0f} ms, TE {te:.0f} ms"
+    times += f", TI {ti:.0f} ms" if ti is not None else ""
+    names = ", ".join(f"{SHOWN[name][0]} {signals[name]:.2f}" for name in order)
+    return f"Simulated brain slice, {times}. From bright to dark: {names}."
+
+
+def to_png(image: np.ndarray, scale: int = 1) -> bytes:
+    """PNG of a uint8 (H, W) image, each pixel a sharp square of `scale` pixels."""
+    from PIL import Image
+
+    if image.dtype != np.uint8 or image.ndim != 2:
+        raise ValueError(f"expected uint8 (H, W), got {image.dtype} {image.shape}")
+    height, width = image.shape
+    picture = Image.fromarray(image)
+    picture = picture.resize((width * scale, height * scale), Image.Resampling.NEAREST)
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def to_html(
+    maps: np.ndarray, *, tr: float, te: float, ti: float | None = None, scale: int = 3
+) -> str:
+    """Slice, curves, signals and tasks as one piece of HTML, without scripts."""
+    times = {"tr": tr, "te": te, "ti": ti}
+    pixels = base64.b64encode(to_png(mr_image(maps, **times), scale)).decode()
+    signals = tissue_signals(**times)
+    legend = "".join(
+        f'<span style="margin-right:1.2em;white-space:nowrap">{_key(name)} {label} '
+        f"<b>{signals[name]:.3f}</b></span>"
+        for name, (label, _, _) in SHOWN.items()
+    )
+    tasks = "".join(
+        f"<div>{'&#9745;' if done else '&#9744;'} {html.escape(task)}</div>"
+        for task, done in judge_tasks(signals).items()
+    )
+    panels = "".join(
+        _panel(axis, values, curves, times[axis.lower()])
+        for axis, (values, curves) in signal_curves(**times).items()
+    )
+    # decoding="sync": no empty frame between two pictures
+    return (
+        '<div style="display:flex;flex-wrap:wrap;gap:1em;align-items:flex-start">'
+        f'<img decoding="sync" src="data:image/png;base64,{pixels}" '
+        f'width="{scale * maps.shape[2]}" height="{scale * maps.shape[1]}" '
+        f'alt="{html.escape(describe(**times))}">'
+        f'<div style="flex:0 1 320px;line-height:1.5">{panels}<div>{legend}</div>'
+        f'<div style="margin-top:.5em">{tasks}</div></div></div>'
+    )
+
+
+def _key(name: str) -> str:
+    _, colour, dash = SHOWN[name]
+    return (
+        '<svg width="26" height="8" aria-hidden="true"><path d="M0 4H26" '
+        f'stroke="{colour}" stroke-width="3" stroke-dasharray="{dash}"/></svg>'
+    )
+
+
+def _panel(
+    axis: str, times: np.ndarray, curves: Mapping[str, np.ndarray], now: float
+) -> str:
+    """One plot of signal against a time as SVG, with the chosen time marked."""
+    width, height, left, bottom = 320, 132, 8, 34
+    place = np.log10 if axis == "TR" else np.asarray
+    low, high = place(times[0]), place(times[-1])
+
+    def across(value):
+        return left + (place(value) - low) / (high - low) * (width - 2 * left)
+
+    def up(value):
+        return (height - bottom) * (1 - value / 1.05)
+
+    ticks = {"TR": (100, 1000, 10000), "TE": (100, 200, 300)}.get(
+        axis, (1000, 2000, 3000)
+    )
+    marks = "".join(
+        f'<text x="{across(tick):.0f}" y="{height - bottom + 14}" text-anchor="'
+        f'{"end" if tick == times[-1] else "middle"}">{tick}</text>'
+        for tick in ticks
+        if times[0] <= tick <= times[-1]
+    )
+    lines = dots = ""
+    for name, values in curves.items():
+        _, colour, dash = SHOWN[name]
+        steps = zip(across(times), up(values), strict=True)
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in steps)
+        lines += (
+            f'<polyline points="{path}" fill="none" stroke="{colour}" '
+            f'stroke-width="2" stroke-dasharray="{dash}"/>'
+        )
+        here = up(np.interp(now, times, values))
+        dots += (
+            f'<circle cx="{across(now):.1f}" cy="{here:.1f}" r="4" fill="{colour}"/>'
+        )
+    floor = height - bottom
+    return (
+        f'<svg role="img" aria-label="Signal against {axis}, {now:.0f} ms chosen" '
+        f'width="{width}" height="{height}" font-size="11" fill="currentColor">'
+        f'<path d="M{left} 0V{floor}H{width - left}" fill="none" '
+        'stroke="currentColor"/>'
+        f'<path d="M{across(now):.1f} 0V{floor}" stroke="currentColor" '
+        f'stroke-dasharray="1 3"/>{lines}{dots}{marks}'
+        f'<text x="{width / 2}" y="{height - 4}" text-anchor="middle">'
+        f"{axis} (ms); up: signal, 0 to 1</text></svg>"
+    )
+
+
+def to_figure(
+    maps: np.ndarray, *, tr: float, te: float, ti: float | None = None
+) -> bytes:
+    """The static twin: slice and signal curves as one PNG."""
+    import matplotlib.pyplot as plt
+
+    times = {"tr": tr, "te": te, "ti": ti}
+    figure, axes = plt.subplots(
+        1, 3, figsize=(9.6, 3.2), layout="constrained", width_ratios=[1, 1, 1]
+    )
+    axes[0].imshow(mr_image(maps, **times), cmap="gray", vmin=0, vmax=255)
+    axes[0].axis("off")
+    for axis, (name, (values, curves)) in zip(
+        axes[1:], signal_curves(**times).items(), strict=True
+    ):
+        now = times[name.lower()]
+        for tissue, signal in curves.items():
+            label, colour, dash = SHOWN[tissue]
+            style = (0, [float(part) / 2 for part in dash.split()]) if dash else "-"
+            axis.plot(values, signal, color=colour, ls=style, label=label)
+            axis.plot(now, np.interp(now, values, signal), "o", color=colour)
+        axis.axvline(now, color="black", ls=":", lw=1)
+        axis.set(xlabel=f"{name} (ms)", ylim=(0, 1.05), title=f"{name} = {now:.0f} ms")
+        axis.spines[["top", "right"]].set_visible(False)
+        if name == "TR":
+            axis.set_xscale("log")
+    axes[1].set_ylabel("signal")
+    axes[2].legend(frameon=False, fontsize=8)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=80, facecolor="w")
+    plt.close(figure)
+    return _smaller(buffer)
+
+
+def _smaller(png: io.BytesIO) -> bytes:
+    """The same picture in 256 colours: a third of the bytes in a committed notebook."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    image = Image.open(png).convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    image.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()

@@ -1,0 +1,373 @@
+"""Executed notebooks as web pages that need no network: one file a lesson, an index.
+
+Formulas become MathML, pictures stay inside the file, and what cannot live without a
+kernel or a network is replaced by its static form.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from course_lib.exercises import LessonError, exercise
+from course_lib.sources import headline, read_notebook, write_text
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
+
+COURSE = "Generative models for medical images"
+STYLE = Path(__file__).with_name("pages.css")
+PICTURES = ("image/png", "image/jpeg", "image/svg+xml", "image/gif")
+PLOTLY = "application/vnd.plotly.v1+json"
+CODE_OR_MATH = re.compile(
+    r"(?P<fence>^[ >]*(?P<f>```+|~~~+).*?(?:^[ >]*(?P=f)[`~]*[ ]*$|\Z))"
+    r"|(?P<span>(?P<s>`+)(?!`).+?(?<!`)(?P=s)(?!`))"
+    r"|(?P<escape>\\.)"
+    r"|\$\$(?P<block>.+?)\$\$"
+    r"|\$(?P<inline>(?![\s$])(?:\\.|[^$\\])+?(?<!\s))\$(?!\d)",
+    re.DOTALL | re.MULTILINE,
+)
+_TOKEN = re.compile(r"FORMULA(\d+)ALUMROF")
+_FETCHES = re.compile(
+    r"<(?:script|link|img|iframe|source|video|audio|embed|object)\b[^>]*?"
+    r"\b(?:src|href|data)\s*=\s*[\"']?\s*(?:https?:)?//"
+    r"|@import|url\(\s*[\"']?(?:https?:)?//"
+    r"|https?://[^\s\"'<>]+\.m?js\b",
+    re.IGNORECASE,
+)
+
+
+def needs_network(text: str) -> bool:
+    """Whether HTML loads something from elsewhere (links to follow do not count)."""
+    return bool(_FETCHES.search(text))
+
+
+# ---------------------------------------------------------------- parts of a page
+
+
+def formula(tex: str, *, display: bool = False) -> str:
+    """TeX -> MathML. Raises ValueError where the converter does not know a command."""
+    from xml.etree import ElementTree
+
+    from latex2mathml.converter import convert
+
+    known = tex.replace("{aligned}", "{split}").strip()  # what the converter knows
+    known = re.sub(r"\\arg(?![a-z])", r"\\operatorname{arg}", known)
+    bare = re.sub(r"\\.", "", known)
+    if bare.count("{") != bare.count("}"):
+        raise ValueError(f"cannot convert the formula {tex!r}: unbalanced braces")
+    try:
+        result = convert(known, display="block" if display else "inline")
+        # After \\big it leaves these commands as they are.
+        result = re.sub(r">\\(?:\||[lr]?Vert)<", ">&#x02016;<", result)
+        result = re.sub(r">\\([{}])<", r">\1<", result)
+        ElementTree.fromstring(result)  # a stray & would break the page
+    except Exception as error:
+        raise ValueError(f"cannot convert the formula {tex!r}: {error}") from error
+    if "\\" in result:
+        raise ValueError(f"cannot convert the formula {tex!r}: unknown command")
+    return result
+
+
+def markdown(text: str) -> str:
+    """Markdown with $formulas$ -> HTML with MathML. `\\$` is a dollar; code is code.
+
+    A formula that cannot be converted is shown as its TeX.
+    """
+    from nbconvert.filters.markdown_mistune import markdown2html_mistune
+
+    found: list[tuple[str, bool]] = []
+
+    def keep(match: re.Match[str]) -> str:
+        tex = match["block"] or match["inline"]
+        if tex is None:
+            return match[0]
+        found.append((tex, match["block"] is not None))
+        return f"FORMULA{len(found) - 1}ALUMROF"
+
+    def shown(match: re.Match[str]) -> str:
+        tex, display = found[int(match[1])]
+        try:
+            return formula(tex, display=display)
+        except ValueError:
+            return f"<code>{html.escape(tex.strip())}</code>"
+
+    def named(match: re.Match[str]) -> str:
+        return html.escape(re.sub(r"[\s\\{}]+", "", found[int(match[1])][0]))
+
+    page = markdown2html_mistune(CODE_OR_MATH.sub(keep, text))
+    page = page.replace("<table", '<div class="scroll" tabindex="0"><table')
+    page = page.replace("</table>", "</table></div>")
+    pieces = re.split(r"(<[^>]*>)", page)  # every second one is a tag
+    pieces[::2] = [_TOKEN.sub(shown, piece) for piece in pieces[::2]]
+    pieces[1::2] = [_TOKEN.sub(named, piece) for piece in pieces[1::2]]
+    return "".join(pieces)
+
+
+def code(source: str) -> str:
+    """Python source -> HTML with pygments' classes."""
+    from pygments import highlight
+    from pygments.formatters import HtmlFormatter
+    from pygments.lexers import PythonLexer
+
+    page = highlight(source, PythonLexer(), HtmlFormatter())
+    return page.replace("<pre>", '<pre tabindex="0">')
+
+
+def picture(output: Mapping[str, Any]) -> tuple[str, str] | None:
+    """(data: address, alt text) of an output's picture, or None."""
+    data = output.get("data", {})
+    for kind in PICTURES:
+        if kind in data:
+            content = "".join(data[kind])
+            alt = output.get("metadata", {}).get(kind, {}).get("alt")
+            alt = alt or "Picture made by the code above"
+            if kind == "image/svg+xml":
+                return f"data:{kind};utf8,{quote(content)}", alt
+            return f"data:{kind};base64,{''.join(content.split())}", alt
+    return None
+
+
+def output_html(output: Mapping[str, Any]) -> str:
+    """One output of a cell as HTML that needs neither a kernel nor a network."""
+    from nbconvert.filters import ansi2html
+
+    if output["output_type"] == "stream":
+        return f'<pre class="{output["name"]}">{ansi2html(output["text"])}</pre>'
+    if output["output_type"] == "error":
+        trace = ansi2html("\n".join(output["traceback"]))
+        return f'<pre class="error" role="alert">{trace}</pre>'
+    data = output["data"]
+    found = picture(output)
+    page = "".join(data.get("text/html", ""))
+    live = "application/vnd.jupyter.widget-view+json" in data
+    if page and not needs_network(page) and not (live and found):
+        return f'<div class="html">{page}</div>'
+    if found:
+        width = output.get("metadata", {}).get("image/png", {}).get("width")
+        size = f' width="{int(width)}"' if width else ""
+        return f'<img src="{found[0]}" alt="{html.escape(found[1])}"{size}>'
+    if "text/markdown" in data:
+        return f'<div class="html">{markdown("".join(data["text/markdown"]))}</div>'
+    if "text/latex" in data:
+        return markdown("".join(data["text/latex"]))
+    if PLOTLY in data:
+        import plotly.io
+
+        return plotly.io.to_html(
+            data[PLOTLY], full_html=False, include_plotlyjs=False, validate=False
+        )
+    if live or page:
+        return '<p class="note">Interactive: open the notebook to use it.</p>'
+    return f"<pre>{ansi2html(''.join(data.get('text/plain', '')))}</pre>"
+
+
+def cell_html(cell: NotebookNode) -> str:
+    """One cell as HTML; the answer of an exercise is folded away."""
+    if cell.cell_type == "markdown":
+        return f'<div class="prose">{markdown(cell.source)}</div>'
+    if cell.cell_type != "code":
+        return ""
+    try:
+        task = exercise(cell.source)
+    except LessonError:
+        task = None
+    parts = [code(task.stub if task else cell.source)] if cell.source.strip() else []
+    if task:
+        answer = code(textwrap.dedent(task.solution))
+        parts.append(
+            f"<details><summary>One answer to {task.id}</summary>{answer}</details>"
+        )
+    results = "".join(output_html(output) for output in cell.outputs)
+    if results:
+        parts.append(f'<div class="out">{results}</div>')
+    kind = "cell exercise" if task else "cell"
+    if "injected-parameters" in cell.metadata.get("tags", []):
+        parts.insert(0, '<p class="label">Parameters of this run</p>')
+    return f'<div class="{kind}">{"".join(parts)}</div>'
+
+
+# ---------------------------------------------------------------- pages
+
+
+def write_page(
+    notebook: Path | NotebookNode,
+    path: Path,
+    *,
+    previous: tuple[str, str] | None = None,
+    following: tuple[str, str] | None = None,
+    row: Mapping[str, Any] | None = None,
+) -> None:
+    """Write one lesson as a page. `previous` and `following` are (address, title).
+
+    The page is one file; only where it holds plotly figures, plotly.min.js joins it.
+    `row` is the lesson's row of the report, as for `write_index`.
+    """
+    if isinstance(notebook, (str, Path)):
+        notebook = read_notebook(notebook)
+    title = headline(notebook)[0] or Path(path).stem
+    body = "\n".join(map(cell_html, notebook.cells))
+    facts = _facts(row or {}, skip=("lesson", "numbers"))
+    if facts:  # below the title, which the lesson brings
+        body = body.replace("</h1>", f'</h1>\n<p class="facts">{facts}</p>', 1)
+    links = [("index.html", COURSE, "up")]
+    links += [(*previous, "prev")] if previous else []
+    links += [(*following, "next")] if following else []
+    ways = "".join(
+        f'<a class="{rel}" rel="{rel}" href="{quote(href)}">{html.escape(text)}</a>'
+        for href, text, rel in links
+    )
+    headings = re.findall(r'<h2 id="([^"]*)">(.*?)<a class="anchor-link"', body)
+    contents = "".join(f'<li><a href="#{x}">{text}</a></li>' for x, text in headings)
+    page = (
+        f'<nav class="ways" aria-label="Lessons">{ways}</nav>'
+        f'<div class="columns"><nav class="contents" aria-label="On this page">'
+        f"<ul>{contents}</ul></nav>\n<main>\n{body}\n</main></div>\n"
+        f'<nav class="ways end" aria-label="Lessons, again">{ways}</nav>'
+    )
+    script = ""
+    if "Plotly.newPlot" in body:  # 5 MB, so once for all pages of a folder
+        from plotly.offline import get_plotlyjs
+
+        write_text(Path(path).with_name("plotly.min.js"), get_plotlyjs())
+        script = '<script src="plotly.min.js"></script>\n'
+    write_text(path, _document(title, page, script))
+
+
+def write_index(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write the page that lists lessons, one card a row.
+
+    Keys of a row, all but `lesson` optional: lesson, title, summary, page (address),
+    thumbnail (data: address), status, budget, dataset, device, seconds, numbers
+    (name -> value), problem.
+    """
+    rows = list(rows)
+    cards = "\n".join(map(_card, rows))
+    passed = sum(row.get("status") == "passed" for row in rows)
+    seconds = sum(row.get("seconds") or 0 for row in rows)
+    told = f"{passed} of {len(rows)} lessons passed · {_time(seconds)}"
+    devices = sorted({row["device"] for row in rows if row.get("device")})
+    page = (
+        f'<main class="index"><header><h1>{COURSE}</h1>'
+        f'<p class="facts">{html.escape(" · ".join([told, *devices]))}</p></header>'
+        f'\n<ol class="cards">\n{cards}\n</ol>\n'
+        '<footer class="facts">For teaching. Not for clinical use.</footer></main>'
+    )
+    write_text(path, _document(COURSE, page))
+
+
+def write_site(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write `NN_name.html` beside each `NN_name.ipynb` in `folder`, and index.html.
+
+    A row whose notebook is missing stands in the index without a page.
+    """
+    folder = Path(folder)
+    full: list[dict[str, Any]] = []
+    notebooks = []
+    for row in rows:
+        path = folder / f"{row['lesson']}.ipynb"
+        notebook = read_notebook(path) if path.exists() else None
+        notebooks.append(notebook)
+        title, summary = headline(notebook) if notebook else (row["lesson"], "")
+        extra = {"title": title or row["lesson"], "summary": summary}
+        if notebook:
+            extra["page"] = f"{row['lesson']}.html"
+            extra["thumbnail"] = first_picture(notebook)
+        full.append({**extra, **row})
+    there = [i for i, notebook in enumerate(notebooks) if notebook]
+    links = [(full[i]["page"], full[i]["title"]) for i in there]
+    for place, i in enumerate(there):
+        write_page(
+            notebooks[i],
+            folder / full[i]["page"],
+            previous=links[place - 1] if place else None,
+            following=links[place + 1] if place + 1 < len(links) else None,
+            row=full[i],
+        )
+    write_index(folder / "index.html", full)
+
+
+def first_picture(notebook: NotebookNode) -> str | None:
+    """data: address of the first picture in a notebook's outputs, or None."""
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            if found := picture(output):
+                return found[0]
+    return None
+
+
+def _card(row: Mapping[str, Any]) -> str:
+    title = html.escape(str(row.get("title") or row["lesson"]))
+    if row.get("page"):
+        title = f'<a href="{quote(row["page"])}">{title}</a>'
+    number = html.escape(str(row["lesson"])[:2])
+    image = f'<div class="thumbnail empty" aria-hidden="true">{number}</div>'
+    if row.get("thumbnail"):
+        image = f'<div class="thumbnail"><img src="{row["thumbnail"]}" alt=""></div>'
+    numbers = "".join(
+        f"<div><dt>{html.escape(name.replace('_', ' '))}</dt>"
+        f"<dd>{html.escape(_number(value))}</dd></div>"
+        for name, value in (row.get("numbers") or {}).items()
+    )
+    problem = row.get("problem")
+    return (
+        f'<li class="card">{image}<div class="text">'
+        f"<h2>{title}</h2><p>{markdown_line(row.get('summary') or '')}</p>"
+        f'<p class="facts">{_facts(row, skip=("lesson", "device"))}</p>'
+        + (f"<dl>{numbers}</dl>" if numbers else "")
+        + (f'<pre class="error">{_last_line(problem)}</pre>' if problem else "")
+        + "</div></li>"
+    )
+
+
+def markdown_line(text: str) -> str:
+    """One paragraph of markdown as inline HTML."""
+    return re.sub(r"</?p>", "", markdown(text)).strip()
+
+
+def _last_line(problem: str) -> str:
+    """What a traceback comes to."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", problem).strip()
+    return html.escape(plain.split("\n")[-1])
+
+
+def _facts(row: Mapping[str, Any], skip: Sequence[str]) -> str:
+    """'passed · budget smoke · phantom · 12 s', what is known of it."""
+    facts = []
+    if row.get("status"):
+        status = html.escape(str(row["status"]))
+        kind = "good" if status == "passed" else "bad"
+        facts.append(f'<span class="status {kind}">{status}</span>')
+    for key, form in (("budget", "budget {}"), ("dataset", "{}"), ("device", "{}")):
+        if row.get(key) and key not in skip:
+            value = str(row[key])
+            value = Path(value).name if key == "dataset" else value
+            facts.append(html.escape(form.format(value)))
+    if row.get("seconds") is not None:
+        facts.append(_time(row["seconds"]))
+    return " · ".join(facts)
+
+
+def _time(seconds: float) -> str:
+    time = f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} min"
+    return time.replace(" ", "\N{NO-BREAK SPACE}")
+
+
+def _number(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _document(title: str, body: str, script: str = "") -> str:
+    name = title if title == COURSE else f"{title} - {COURSE}"
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{html.escape(name)}</title>\n"
+        f"<style>\n{STYLE.read_text('utf-8')}</style>\n{script}</head>\n"
+        f"<body>\n{body}\n</body>\n</html>\n"
+    )

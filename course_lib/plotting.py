@@ -1,0 +1,238 @@
+"""Pictures: each function draws, shows and returns None; each picture has alt text.
+
+Colours are those of Okabe and Ito (2008), which colour-blind readers can tell apart.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_MAX_IMAGES = 64
+
+
+def _array(values: Any) -> np.ndarray:
+    """A NumPy array from a tensor on any device, an array or a list."""
+    if hasattr(values, "detach"):
+        values = values.detach().float().cpu()
+    return np.asarray(values)
+
+
+def to_uint8(images: Any) -> np.ndarray:
+    """(N, C, H, W) or (N, H, W) in [-1, 1], or uint8 -> uint8 (N, H, W[, 3])."""
+    raw = np.asarray(images.cpu() if hasattr(images, "cpu") else images)
+    if raw.dtype != np.uint8:
+        raw = _array(images)
+        if not np.isfinite(raw).all():
+            raise ValueError("the images hold NaN or infinity; nothing to show")
+        raw = ((np.clip(raw, -1, 1) + 1) * 127.5).round().astype(np.uint8)
+    if raw.ndim == 4:
+        raw = raw[:, 0] if raw.shape[1] == 1 else np.moveaxis(raw, 1, -1)
+    if raw.ndim not in (3, 4):
+        raise ValueError(f"expected (N, C, H, W) or (N, H, W), got shape {raw.shape}")
+    return raw
+
+
+def show_figure(figure: Any, *, alt: str, dpi: int = 80) -> None:
+    """Show a matplotlib figure once, as a PNG with alt text, and close it."""
+    import matplotlib.pyplot as plt
+    from IPython.display import display
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi, bbox_inches="tight", facecolor="w")
+    plt.close(figure)
+    # A palette of 256 colours is all that grey images and line plots need, and a
+    # committed notebook stays a third of the size.
+    image = Image.open(buffer).convert("RGB")
+    small = io.BytesIO()
+    image.quantize(256, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
+    display(
+        {"image/png": small.getvalue(), "text/plain": f"<Figure: {alt}>"},
+        metadata={"image/png": {"alt": alt}},
+        raw=True,
+    )
+
+
+def show_images(
+    images: Any,
+    labels: Sequence[Any] | None = None,
+    *,
+    titles: Sequence[str] | None = None,
+    columns: int = 8,
+    size: float = 1.3,
+    alt: str | None = None,
+    caption: str | None = None,
+) -> None:
+    """Show images in a grid. (N, C, H, W) in [-1, 1] or uint8; at most 64 are drawn.
+
+    `titles` (or `labels`) stand above each image, `caption` above the grid (say there
+    which data, budget, seed and weights made a picture), `alt` is read to people who
+    do not see it; `size` is the width of one image in inches.
+    """
+    import matplotlib.pyplot as plt
+
+    pixels = to_uint8(images)[:_MAX_IMAGES]
+    if len(pixels) == 0:
+        raise ValueError("there are no images to show")
+    names = titles if titles is not None else labels
+    columns = min(columns, len(pixels))
+    rows = -(-len(pixels) // columns)
+    title_space = 0.22 if names is not None else 0.0
+    figure, axes = plt.subplots(
+        rows,
+        columns,
+        figsize=(columns * size, rows * (size + title_space)),
+        squeeze=False,
+        gridspec_kw={"wspace": 0.04, "hspace": 0.04 + title_space},
+    )
+    for index, axis in enumerate(axes.flat):
+        axis.axis("off")
+        if index < len(pixels):
+            axis.imshow(
+                pixels[index], cmap="gray", vmin=0, vmax=255, interpolation="nearest"
+            )
+            if names is not None and index < len(names):
+                name = names[index]
+                name = name.item() if hasattr(name, "item") else name
+                axis.set_title(str(name), fontsize=8, pad=3)
+    if caption:
+        top = 0.9 + 0.3 / figure.get_figheight()
+        figure.suptitle(caption, fontsize=9, y=top)
+    show_figure(figure, alt=alt or caption or f"{len(pixels)} images in a grid")
+
+
+def show_rows(
+    rows: Mapping[str, Any], *, size: float = 1.3, alt: str, caption: str | None = None
+) -> None:
+    """Show one labelled row of images for each entry: {"input": (N, C, H, W), ...}.
+
+    The rows may have unequal lengths; values as in `show_images`.
+    """
+    import matplotlib.pyplot as plt
+
+    grids = {name: to_uint8(images)[:16] for name, images in rows.items()}
+    columns = max(len(pixels) for pixels in grids.values())
+    figure, axes = plt.subplots(
+        len(grids),
+        columns,
+        figsize=(columns * size, len(grids) * size),
+        squeeze=False,
+        gridspec_kw={"wspace": 0.04, "hspace": 0.04},
+    )
+    for line, (name, pixels) in zip(axes, grids.items(), strict=True):
+        for index, axis in enumerate(line):
+            axis.set_xticks([])
+            axis.set_yticks([])
+            axis.set_frame_on(False)
+            if index < len(pixels):
+                axis.imshow(
+                    pixels[index],
+                    cmap="gray",
+                    vmin=0,
+                    vmax=255,
+                    interpolation="nearest",
+                )
+        line[0].set_ylabel(name, fontsize=9, rotation=0, ha="right", va="center")
+    if caption:
+        top = 0.9 + 0.3 / figure.get_figheight()
+        figure.suptitle(caption, fontsize=9, y=top)
+    show_figure(figure, alt=alt)
+
+
+def show_curves(
+    curves: Mapping[str, Any],
+    *,
+    x: Any = None,
+    xlabel: str,
+    ylabel: str,
+    alt: str,
+    title: str | None = None,
+    logx: bool = False,
+    logy: bool = False,
+    marker: str | None = None,
+) -> None:
+    """Show named curves over `x` (default 0, 1, 2, ...), labelled at the line.
+
+    Each curve is (n,), or a pair (x, y) of its own.
+    """
+    import matplotlib.pyplot as plt
+
+    styles = ("-", "--", "-.", ":")
+    figure, axis = plt.subplots(figsize=(6.4, 3.2), layout="constrained")
+    for index, (name, values) in enumerate(curves.items()):
+        if isinstance(values, tuple):
+            across, up = (_array(part) for part in values)
+        else:
+            up = _array(values)
+            across = _array(x) if x is not None else np.arange(len(up))
+        axis.plot(
+            across,
+            up,
+            styles[index // len(COLOURS) % len(styles)],
+            color=COLOURS[index % len(COLOURS)],
+            marker=marker,
+            label=name,
+            linewidth=1.6,
+        )
+    axis.set(xlabel=xlabel, ylabel=ylabel, title=title)
+    if logx:
+        axis.set_xscale("log")
+    if logy:
+        axis.set_yscale("log")
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.grid(alpha=0.25)
+    if len(curves) > 1:
+        axis.legend(frameon=False, fontsize=8)
+    show_figure(figure, alt=alt)
+
+
+def show_history(history: Any, *names: str, smooth: int = 25, title: str = "") -> None:
+    """Show the recorded losses of `fit`, with a running mean over `smooth` steps."""
+    names = names or tuple(history)
+    curves = {}
+    for name in names:
+        values = np.asarray(history[name], dtype=float)
+        width = max(1, min(smooth, len(values) // 4))
+        mean = np.convolve(values, np.ones(width) / width, mode="valid")
+        curves[name] = (np.arange(len(mean)) + width, mean)
+    last = ", ".join(f"{name} {curve[1][-1]:.4g}" for name, curve in curves.items())
+    show_curves(
+        curves,
+        xlabel="training step",
+        ylabel="loss" if len(names) > 1 else names[0],
+        title=title or None,
+        alt=f"Loss against training step; at the end {last}",
+    )
+
+
+def show_bars(
+    values: Mapping[str, float],
+    *,
+    ylabel: str,
+    alt: str,
+    errors: Mapping[str, float] | None = None,
+    title: str | None = None,
+) -> None:
+    """Show one bar a name, its value printed above, with optional error bars."""
+    import matplotlib.pyplot as plt
+
+    figure, axis = plt.subplots(figsize=(6.4, 2.8), layout="constrained")
+    heights = [float(value) for value in values.values()]
+    bars = axis.bar(
+        list(values),
+        heights,
+        color=[COLOURS[index % len(COLOURS)] for index in range(len(heights))],
+        yerr=[errors.get(name, 0.0) for name in values] if errors else None,
+        capsize=3,
+        width=0.6,
+    )
+    axis.bar_label(bars, fmt="%.3g", fontsize=8, padding=2)
+    axis.set(ylabel=ylabel, title=title)
+    axis.margins(y=0.15)
+    axis.spines[["top", "right"]].set_visible(False)
+    show_figure(figure, alt=alt)

@@ -1,0 +1,97 @@
+"""Fixtures that several test files share: a small made-up course in a folder."""
+
+from pathlib import Path
+
+import pytest
+
+LESSON = '''\
+# ---
+# jupyter:
+#   course:
+#     minutes: {smoke: 0.5, lab: 4, full: 9}
+# ---
+
+# %% [markdown]
+# # Means of pictures
+#
+# A lesson for tests: what a mean says, and what it hides.
+#
+# ## Goals
+# You can take a mean.
+#
+# ## Setup
+# All imports.
+
+# %%
+import os
+
+# %% [markdown]
+# The parameters of the lesson.
+
+# %% tags=["parameters"]
+budget = os.environ.get("COURSE_BUDGET", "lab")
+dataset = "phantom"
+image_size = 8
+seed = 0
+
+# %% [markdown]
+# ## Data
+# Four numbers with the mean $\\mu = 2.5$.
+
+# %% tags=["nbval-check-output"]
+pixels = [1, 2, 3, 4]
+print(len(pixels), "pixels")
+
+# %% [markdown]
+# ## Measure
+# How long is the budget?
+
+# %% tags=["nbval-ignore-output"]
+print("budget:", budget)
+
+# %% [markdown]
+# ## Break it
+# The mean of nothing.
+
+# %% tags=["nbval-check-output"]
+try:
+    sum([]) / len([])
+except ZeroDivisionError as error:
+    print(error)
+
+# %% [markdown]
+# ## Claim check
+# ## Exercises
+# Write the mean.
+
+# %%
+def mean(values):
+    """Mean of numbers. Raises ZeroDivisionError for none."""
+    # solution E00.1
+    total = sum(float(value) for value in values)
+    return total / len(values)
+
+
+# %% [markdown] tags=["instructor"]
+# Watch for integer division.
+
+# %% [markdown]
+# ## Summary
+# What was learned.
+
+# %% tags=["nbval-check-output"]
+print("mean is 2.5:", mean(pixels) == 2.5)
+
+# %% [markdown]
+# ## References
+# None.
+'''
+
+
+@pytest.fixture
+def course(tmp_path: Path) -> Path:
+    """The root of a course with one lesson, 00_means, that nobody has built yet."""
+    source = tmp_path / "notebooks" / "src" / "00_means.py"
+    source.parent.mkdir(parents=True)
+    source.write_text(LESSON, encoding="utf-8")
+    return tmp_path

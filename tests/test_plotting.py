@@ -1,0 +1,85 @@
+"""Pictures: values, alt text, and nothing returned."""
+
+import base64
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from course_lib import plotting
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """What reaches the front end: a list of (data, metadata)."""
+    seen = []
+
+    def display(data, metadata=None, raw=False):
+        assert raw
+        seen.append((data, metadata))
+
+    monkeypatch.setattr("IPython.display.display", display)
+    return seen
+
+
+def pixels(data):
+    content = data["image/png"]
+    if isinstance(content, str):
+        content = base64.b64decode(content)
+    return np.asarray(Image.open(io.BytesIO(content)).convert("L"))
+
+
+def test_images_keep_their_grey_values():
+    images = torch.tensor([-1.0, 0.0, 1.0]).view(3, 1, 1, 1).expand(3, 1, 4, 4)
+    assert plotting.to_uint8(images)[:, 0, 0].tolist() == [0, 128, 255]
+    assert plotting.to_uint8(np.full((2, 3, 4, 4), 7, np.uint8)).shape == (2, 4, 4, 3)
+
+
+def test_images_that_are_not_finite_or_not_a_batch_are_refused():
+    with pytest.raises(ValueError, match="NaN"):
+        plotting.to_uint8(torch.full((1, 1, 2, 2), float("nan")))
+    with pytest.raises(ValueError, match=r"got shape \(2, 2\)"):
+        plotting.to_uint8(torch.zeros(2, 2))
+    with pytest.raises(ValueError, match="no images"):
+        plotting.show_images(torch.zeros(0, 1, 4, 4))
+
+
+def test_a_grid_shows_black_and_white_where_they_are(shown):
+    images = torch.ones(2, 1, 8, 8)
+    images[0] = -1
+    result = plotting.show_images(images, labels=torch.tensor([3, 4]), alt="two tiles")
+    assert result is None
+    (data, metadata), *rest = shown
+    assert rest == [] and metadata == {"image/png": {"alt": "two tiles"}}
+    grey = pixels(data)
+    middle = grey[grey.shape[0] * 2 // 3]
+    assert middle[grey.shape[1] // 4] == 0 and middle[grey.shape[1] * 3 // 4] == 255
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda: plotting.show_rows({"a": torch.zeros(2, 1, 4, 4)}, alt="x"),
+        lambda: plotting.show_curves({"a": [1, 2]}, xlabel="x", ylabel="y", alt="x"),
+        lambda: plotting.show_bars({"a": 1.0}, ylabel="y", alt="x", errors={"a": 0.1}),
+        lambda: plotting.show_history({"loss": np.arange(9.0)}),
+    ],
+)
+def test_every_picture_has_alt_text_and_returns_nothing(shown, draw):
+    assert draw() is None
+    (_data, metadata), *rest = shown
+    assert rest == [] and metadata["image/png"]["alt"]
+
+
+def test_the_alt_text_of_a_history_says_where_the_loss_ended(shown):
+    plotting.show_history({"loss": np.full(100, 0.25)}, smooth=10)
+    assert "loss 0.25" in shown[0][1]["image/png"]["alt"]
+
+
+def test_no_figure_stays_open(shown):
+    import matplotlib.pyplot as plt
+
+    plotting.show_images(torch.zeros(1, 1, 4, 4))
+    assert plt.get_fignums() == []

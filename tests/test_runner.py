@@ -1,0 +1,225 @@
+"""`run` as a person meets it: requests, reports, failures, interruptions."""
+
+import json
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from course_lib import runner
+
+
+def lesson(*sources, minutes=None):
+    """A small notebook with a title and a parameters cell."""
+    parameters = new_code_cell(
+        'import os\nbudget = os.environ.get("COURSE_BUDGET", "lab")\n'
+        'dataset = "phantom"\nimage_size = 32\nrate = 0.1',
+        metadata={"tags": ["parameters"]},
+    )
+    cells = [new_markdown_cell("# 90 A title\n\nA summary."), parameters]
+    notebook = new_notebook(cells=[*cells, *map(new_code_cell, sources)])
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    notebook.metadata |= {"kernelspec": kernel, "course": {"minutes": minutes or {}}}
+    return notebook
+
+
+@pytest.fixture
+def course(tmp_path, monkeypatch):
+    """A course folder with two small lessons; returns (folder, output folder)."""
+    (tmp_path / "notebooks").mkdir()
+    for name in ("90_first", "91_second"):
+        path = tmp_path / "notebooks" / f"{name}.ipynb"
+        nbformat.write(lesson("1 + 1"), path)
+    monkeypatch.setattr(runner, "ROOT", tmp_path)
+    for name in (
+        "COURSE_DATA",
+        "COURSE_HEADLESS",
+        "JUPYTER_PREFER_ENV_PATH",
+        "IPYTHONDIR",
+    ):
+        monkeypatch.setenv(name, "")  # whatever `run` sets is put back afterwards
+    monkeypatch.delenv("COURSE_DATA")
+    return tmp_path, tmp_path / "build"
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Execution without a kernel: copies the notebook, and counts."""
+    seen = []
+
+    def execute(path, output, parameters):
+        seen.append(path.stem)
+        output.write_bytes(path.read_bytes())
+        return None
+
+    monkeypatch.setattr(runner, "execute", execute)
+    return seen
+
+
+def report(folder):
+    return json.loads((folder / "report.json").read_text("utf-8"))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "options", "message"),
+    [
+        (["99"], {}, "unknown lesson '99'; there are 90_first, 91_second"),
+        ([], {"budget": "huge"}, "unknown budget 'huge'; choose from smoke"),
+        ([], {"parameters": ["sede=1"]}, "no parameter 'sede'; it has budget"),
+        ([], {"parameters": ["image_size=big"]}, "must be of type int"),
+        ([], {"parameters": ["image_size=1.5"]}, "must be of type int"),
+        ([], {"parameters": ["image_size"]}, "write it as NAME=VALUE"),
+        ([], {"parameters": ["dataset=nosuch"]}, "neither phantom, a MedMNIST name"),
+        ([], {"parameters": ["budget=lab"]}, "give the budget once"),
+        ([], {"data": "/no/such/folder"}, "no such folder"),
+    ],
+)
+def test_a_wrong_request_is_said_in_one_line_before_anything_runs(
+    course, quick, capsys, wanted, options, message
+):
+    _root, out = course
+    assert runner.run(wanted, out=str(out), **options) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+    assert quick == [] and not out.exists()
+
+
+def test_a_lesson_is_found_by_number_or_name(course):
+    for wanted in ("91", "91_second", "91_second.ipynb", "notebooks/91_second.ipynb"):
+        assert [path.stem for path in runner.find_lessons([wanted])] == ["91_second"]
+    assert len(runner.find_lessons([])) == 2
+    assert len(runner.find_lessons(["91", "91_second"])) == 1
+
+
+def test_parameters_are_literals_or_text():
+    lines = ["seed=1", "rate=1e-3", "dataset=phantom", "name='7'", "on=True"]
+    expected = {"seed": 1, "rate": 1e-3, "dataset": "phantom", "name": "7", "on": True}
+    assert runner.parse_parameters(lines) == expected
+
+
+def test_a_whole_number_is_welcome_where_a_fraction_is_expected(course):
+    root, _out = course
+    path = root / "notebooks" / "90_first.ipynb"
+    runner.check_parameters(path, {"rate": 1, "dataset": "x"})
+    with pytest.raises(runner.RunError, match="of type float"):
+        runner.check_parameters(path, {"rate": True})
+
+
+def test_a_dataset_may_be_a_file_in_the_data_folder(course, tmp_path, monkeypatch):
+    file = tmp_path / "mine.npz"
+    file.touch()
+    assert runner.find_dataset("mine.npz", str(tmp_path)) == str(file.resolve())
+    assert runner.find_dataset("pneumoniamnist", None) == "pneumoniamnist"
+
+
+def test_run_executes_a_lesson_and_reports_its_numbers(course, capfd):
+    root, out = course
+    code = (
+        "from course_lib.runtime import report\n"
+        "report(psnr=20.5, images=image_size)\nprint(budget, dataset)"
+    )
+    nbformat.write(lesson(code), root / "notebooks" / "90_first.ipynb")
+    assert runner.run(["90"], out=str(out), parameters=["image_size=28"]) == 0
+    row = report(out)["lessons"][0]
+    assert row["numbers"] == {"psnr": 20.5, "images": 28}
+    assert (row["status"], row["budget"], row["dataset"]) == (
+        "passed",
+        "smoke",
+        "phantom",
+    )
+    assert report(out)["complete"] and row["seconds"] > 0
+    executed = nbformat.read(out / "90_first.ipynb", 4)
+    assert "smoke phantom" in str(executed.cells[-1].outputs)
+    page = (out / "90_first.html").read_text("utf-8")
+    assert "A summary." in page
+    assert "90_first.html" in (out / "index.html").read_text("utf-8")
+    shown = capfd.readouterr().out
+    assert "psnr 20.5" in shown and (out / "index.html").as_uri() in shown
+
+
+def test_a_failing_cell_is_shown_and_the_others_go_on(course, capfd):
+    root, out = course
+    nbformat.write(lesson("1 / 0"), root / "notebooks" / "90_first.ipynb")
+    assert runner.run([], out=str(out)) == 1
+    assert "ZeroDivisionError" in capfd.readouterr().err
+    assert [row["status"] for row in report(out)["lessons"]] == ["failed", "passed"]
+
+
+def test_a_lesson_over_its_time_budget_fails(course, quick, capsys):
+    root, out = course
+    slow = lesson("1", minutes={"smoke": 1e-9, "lab": 4})
+    nbformat.write(slow, root / "notebooks" / "90_first.ipynb")
+    assert runner.run(["90"], out=str(out)) == 1
+    assert report(out)["lessons"][0]["status"] == "over budget"
+    assert runner.run(["90"], out=str(out), time_limit=False) == 0
+
+
+def test_after_ctrl_c_the_next_run_goes_on_behind_the_finished_lessons(
+    course, quick, monkeypatch
+):
+    _root, out = course
+    good = runner.execute
+
+    def interrupted(path, output, parameters):
+        if path.stem == "91_second":
+            raise KeyboardInterrupt
+        return good(path, output, parameters)
+
+    monkeypatch.setattr(runner, "execute", interrupted)
+    assert runner.run([], out=str(out)) == 130
+    assert not report(out)["complete"]
+    monkeypatch.setattr(runner, "execute", good)
+    quick.clear()
+    assert runner.run([], out=str(out)) == 0
+    assert quick == ["91_second"]
+    assert [row["lesson"] for row in report(out)["lessons"]] == [
+        "90_first",
+        "91_second",
+    ]
+    quick.clear()
+    assert runner.run([], out=str(out)) == 0  # a finished run is not continued
+    assert quick == ["90_first", "91_second"]
+
+
+@pytest.mark.parametrize("options", [{"parameters": ["rate=0.2"]}, {"fresh": True}])
+def test_an_interrupted_run_is_not_continued_by_another_request(
+    course, quick, monkeypatch, options
+):
+    _root, out = course
+    good = runner.execute
+
+    def interrupted(path, output, parameters):
+        if path.stem == "91_second":
+            raise KeyboardInterrupt
+        return good(path, output, parameters)
+
+    monkeypatch.setattr(runner, "execute", interrupted)
+    runner.run([], out=str(out))
+    monkeypatch.setattr(runner, "execute", good)
+    quick.clear()
+    runner.run([], out=str(out), **options)
+    assert quick == ["90_first", "91_second"]
+
+
+def test_a_broken_report_does_not_stop_a_run(course, quick):
+    _root, out = course
+    out.mkdir()
+    (out / "report.json").write_text('{"complete": false, "lessons": [', "utf-8")
+    assert runner.run(["90"], out=str(out)) == 0
+
+
+def test_own_copies_follow_the_course_until_they_are_edited(tmp_path):
+    source, mine = tmp_path / "student", tmp_path / "mine"
+    source.mkdir()
+    (source / "01_a.ipynb").write_text("one", "utf-8")
+    assert runner.copy_lessons(source, mine) == []
+    (source / "01_a.ipynb").write_text("two", "utf-8")
+    assert runner.copy_lessons(source, mine) == []
+    assert (mine / "01_a.ipynb").read_text("utf-8") == "two"
+    (mine / "01_a.ipynb").write_text("my work", "utf-8")
+    assert runner.copy_lessons(source, mine) == []  # nothing new in the course
+    (source / "01_a.ipynb").write_text("three", "utf-8")
+    assert len(runner.copy_lessons(source, mine)) == 1
+    assert (mine / "01_a.ipynb").read_text("utf-8") == "my work"
+    assert (mine / "01_a.new.ipynb").read_text("utf-8") == "three"
+    assert runner.copy_lessons(source, mine) == []
