@@ -136,6 +136,26 @@ def add_noise(x: Tensor, sigma: float, generator: torch.Generator) -> Tensor:
     return x + sigma * noise.to(x)
 
 
+def denoising_loss(
+    model: nn.Module, x: Tensor, sigma: float, generator: torch.Generator
+) -> Tensor:
+    """The model sees noisy images, and is compared with the clean ones. -> ()."""
+    noisy = add_noise(x, sigma, generator)
+    return reconstruction_loss(x, model(noisy))
+
+
+def residual_map(x: Tensor, x_hat: Tensor) -> Tensor:
+    """What a reconstruction got wrong, where. (N, C, H, W) twice -> (N, H, W), >= 0."""
+    return (x - x_hat).abs().mean(dim=1)
+
+
+def sample_codes(codes: Tensor, n: int, generator: torch.Generator) -> Tensor:
+    """n draws from a Gaussian with the codes' mean and covariance. (N, d) -> (n, d)."""
+    noise = torch.randn(n, codes.shape[1], generator=generator)
+    factor = torch.linalg.cholesky(torch.cov(codes.T))
+    return codes.mean(dim=0) + noise @ factor.T
+
+
 @dataclass(frozen=True)
 class PCA:
     """The best linear autoencoder: `mean` (D,), orthonormal `components` (k, D)."""

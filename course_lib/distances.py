@@ -1,6 +1,6 @@
 """Distances between the distributions of two sets of features, (N, d) and (M, d).
 
-Features come from one extractor on both sides, floating point; all sums run in float64.
+Features come from one extractor on both sides, floating point; sums run in float64.
 Callers import these names from `course_lib.metrics`.
 """
 
@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 Array = Tensor | np.ndarray
-ROWS = 512  # rows of a distance or kernel matrix that exist at once
+ROWS = 256  # rows of a distance or kernel matrix that exist at once
+_DIRECT = 1024  # up to this size singular values are taken directly
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,8 +40,10 @@ def frechet_distance(
     with Inception features only. Raises ValueError on fewer than 2 rows, unequal d or
     devices, integers, NaN. Heusel et al. 2017, eq. 6.
     """
+    if isinstance(features_real, Tensor) and isinstance(features_fake, Tensor):
+        check_devices(features_real, features_fake)
     real, fake = _statistics(features_real, "real"), _statistics(features_fake, "fake")
-    check_devices(real.mean, fake.mean)
+    check_devices(real.mean, fake.mean)  # again: either side may be kept statistics
     _check_extractor(real.mean, fake.mean)
     # With S = F'F, the eigenvalues of S_real S_fake are the squared singular values of
     # F_real F_fake', so tr (S_real S_fake)^(1/2) is their sum: no root of a matrix, no
@@ -80,7 +83,7 @@ def frechet_statistics_from_moments(
         raise ValueError(
             "the covariance is not symmetric: is it a product of two covariances?"
         )
-    return FrechetStatistics(n, mean, _factor((covariance + covariance.T) / 2))
+    return FrechetStatistics(n, mean, _factor(covariance))
 
 
 def frechet_infinity(
@@ -130,9 +133,11 @@ def kid(
     (N, d), (M, d) -> float; kernel (gamma x.y + coef)^degree, gamma None is 1 / d.
     Raises ValueError as `frechet_distance`. Binkowski et al. 2018, 1801.01401.
     """
+    features_real, features_fake = as_tensor(features_real), as_tensor(features_fake)
     real, fake = feature_pair(features_real, features_fake, least=2)
+    work = _product_dtype(features_real, features_fake)
     one_real, one_fake = real.new_ones(1, len(real)), fake.new_ones(1, len(fake))
-    return _mmd(real, fake, one_real, one_fake, degree, gamma, coef).item()
+    return _mmd(real, fake, one_real, one_fake, degree, gamma, coef, work).item()
 
 
 def kid_subsets(
@@ -151,7 +156,9 @@ def kid_subsets(
     (N, d), (M, d) -> (mean, std). The subsets overlap, so the std is no standard error
     of the mean. Raises ValueError as `kid`, and for subset_size above either N.
     """
+    features_real, features_fake = as_tensor(features_real), as_tensor(features_fake)
     real, fake = feature_pair(features_real, features_fake, least=2)
+    work = _product_dtype(features_real, features_fake)
     if not 2 <= subset_size <= min(len(real), len(fake)) or subsets < 1:
         raise ValueError(
             f"cannot draw {subsets} subsets of {subset_size} from {len(real)} real and "
@@ -164,7 +171,7 @@ def kid_subsets(
         in_real[i, _draw(len(real), subset_size, generator)] = 1
         in_fake[i, _draw(len(fake), subset_size, generator)] = 1
     in_real, in_fake = in_real.to(real.device), in_fake.to(real.device)
-    values = _mmd(real, fake, in_real, in_fake, degree, gamma, coef)
+    values = _mmd(real, fake, in_real, in_fake, degree, gamma, coef, work)
     return values.mean().item(), values.std(correction=0).item()
 
 
@@ -229,13 +236,14 @@ def _features(x: Array, name: str, least: int) -> Tensor:
         )
     if len(x) < least:
         raise ValueError(f"needs at least {least} {name} features, got {len(x)}")
-    bad = int((~torch.isfinite(x)).any(dim=1).sum())
+    x = (x.cpu() if x.device.type == "mps" else x).double()  # mps has no float64
+    bad = int((~x.sum(dim=1).isfinite()).sum())  # a sum keeps NaN and infinity
     if bad:
         raise ValueError(
             f"{bad} of {len(x)} {name} features hold NaN or infinity: find out which "
             "images made them"
         )
-    return (x.cpu() if x.device.type == "mps" else x).double()  # mps has no float64
+    return x
 
 
 def feature_pair(real: Array, fake: Array, least: int) -> tuple[Tensor, Tensor]:
@@ -257,7 +265,7 @@ def _statistics(features: Array | FrechetStatistics, name: str) -> FrechetStatis
     x = _features(features, name, least=2)
     n, d = x.shape
     mean = x.mean(dim=0)
-    centred = (x - mean) / (n - 1) ** 0.5
+    centred = (x - mean).div_((n - 1) ** 0.5)
     return FrechetStatistics(n, mean, centred if n <= d else _factor(_gram(centred.T)))
 
 
@@ -285,10 +293,18 @@ def _factor(covariance: Tensor) -> Tensor:
 def _singular_values(m: Tensor) -> Tensor:
     # The direct way is exact to 1e-16 of the largest. Beyond the cache the eigenvalues
     # of m m' take a third of its time and are exact to 1e-8, enough for a distance.
-    if max(m.shape) <= 1024:
+    if max(m.shape) <= _DIRECT:
         return torch.linalg.svdvals(m)
     m = m if m.shape[0] <= m.shape[1] else m.T
     return torch.linalg.eigvalsh(_gram(m)).clamp(min=0).sqrt()
+
+
+def _product_dtype(real: Tensor, fake: Tensor) -> torch.dtype:
+    """float32 for features that have no more digits, where its products are exact."""
+    if torch.get_float32_matmul_precision() != "highest":  # tf32 or bf16 in disguise
+        return torch.float64
+    dtype = torch.promote_types(real.dtype, fake.dtype)
+    return torch.promote_types(dtype, torch.float32)
 
 
 def _mmd(
@@ -299,31 +315,40 @@ def _mmd(
     degree: int,
     gamma: float | None,
     coef: float,
+    work: torch.dtype,
 ) -> Tensor:
     """Unbiased squared MMD of subsets: rows of 0 and 1, (S, N), (S, M) -> (S,).
 
     Every kernel value is computed once for all subsets.
     """
     gamma = 1 / real.shape[1] if gamma is None else gamma
-    offset = real.new_tensor(coef)
+    # x.y = (x - c).(y - c) + c.x + c.y - c.c: the first term alone takes N^2 d steps,
+    # and it is small, so `work` precision will do; the others stay in float64.
+    centre = (real.mean(dim=0) + fake.mean(dim=0)) / 2
+    half = centre @ centre / 2
+    x, y = ((s - centre).to(work) for s in (real, fake))
+    tilt_x, tilt_y = real @ centre - half, fake @ centre - half
 
-    def kernel(a: Tensor, b: Tensor) -> Tensor:
-        return torch.addmm(offset, a, b.T, alpha=gamma).pow_(degree)
+    def kernel(a: Tensor, tilt_a: Tensor, b: Tensor, tilt_b: Tensor) -> Tensor:
+        products = (a @ b.T).double().add_(tilt_a[:, None]).add_(tilt_b)
+        return products.mul_(gamma).add_(coef).pow_(degree)
 
-    def within(x: Tensor, chosen: Tensor) -> Tensor:
+    def within(a: Tensor, tilt: Tensor, chosen: Tensor) -> Tensor:
         total = 0.0
-        for i in range(0, len(x), ROWS):  # pairs i < j: the diagonal is left out
-            k = kernel(x[i : i + ROWS], x[i:]).triu_(1)
-            total = total + ((chosen[:, i : i + ROWS] @ k) * chosen[:, i:]).sum(dim=1)
+        for i in range(0, len(a), ROWS):  # pairs i < j: the diagonal is left out
+            rows = slice(i, i + ROWS)
+            k = kernel(a[rows], tilt[rows], a[i:], tilt[i:]).triu_(1)
+            total = total + ((chosen[:, rows] @ k) * chosen[:, i:]).sum(dim=1)
         n = chosen.sum(dim=1)
         return 2 * total / (n * (n - 1))
 
     total = 0.0
-    for i in range(0, len(real), ROWS):
-        k = kernel(real[i : i + ROWS], fake)
-        total = total + ((in_real[:, i : i + ROWS] @ k) * in_fake).sum(dim=1)
+    for i in range(0, len(x), ROWS):
+        rows = slice(i, i + ROWS)
+        k = kernel(x[rows], tilt_x[rows], y, tilt_y)
+        total = total + ((in_real[:, rows] @ k) * in_fake).sum(dim=1)
     across = total / (in_real.sum(dim=1) * in_fake.sum(dim=1))
-    return within(real, in_real) + within(fake, in_fake) - 2 * across
+    return within(x, tilt_x, in_real) + within(y, tilt_y, in_fake) - 2 * across
 
 
 def _probabilities(p: Array) -> Tensor:

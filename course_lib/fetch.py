@@ -61,9 +61,7 @@ def fetch(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_name(path.name + ".lock")):
-            if path.exists():  # another process fetched it while this one waited
-                return path
-            pooch.retrieve(
+            pooch.retrieve(  # does nothing if another process has just fetched it
                 url,
                 known_hash=f"md5:{md5}",
                 fname=path.name,

@@ -192,14 +192,17 @@ def show_curves(
 
 
 def show_history(history: Any, *names: str, smooth: int = 25, title: str = "") -> None:
-    """Show the recorded losses of `fit`, with a running mean over `smooth` steps."""
+    """Show the losses of a `training.History`, as running means over `smooth` values.
+
+    `names` chooses some of them; by default all are drawn.
+    """
     names = names or tuple(history)
     curves = {}
     for name in names:
         values = np.asarray(history[name], dtype=float)
         width = max(1, min(smooth, len(values) // 4))
         mean = np.convolve(values, np.ones(width) / width, mode="valid")
-        curves[name] = (np.arange(len(mean)) + width, mean)
+        curves[name] = (history.steps_of(name)[width - 1 :], mean)
     last = ", ".join(f"{name} {curve[1][-1]:.4g}" for name, curve in curves.items())
     show_curves(
         curves,

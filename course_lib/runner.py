@@ -112,9 +112,9 @@ def find_dataset(value: str, data: str | None) -> str:
         if not Path(data).is_dir():
             raise RunError(f"--data {data}: no such folder")
         os.environ["COURSE_DATA"] = str(Path(data).resolve())
-    from medmnist import INFO
+    from course_lib.fetch import medmnist_records
 
-    if value in ("phantom", *INFO):
+    if value in ("phantom", *medmnist_records()):
         return value
     for folder in (Path.cwd(), Path(os.environ.get("COURSE_DATA", ROOT / "data"))):
         if (folder / value).exists():

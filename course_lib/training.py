@@ -350,24 +350,30 @@ class _Live:
     """Bar and picture while somebody is watching; nothing of it stays."""
 
     def __init__(self, desc: str, done: int, steps: int, preview: Any) -> None:
-        front_end = runtime.has_front_end()
-        self.preview = preview if front_end else None
-        self.desc, self.done, self.steps = desc, done, steps
-        self.bar = self.handle = None
-        self.wanted = front_end or sys.stderr.isatty()
+        self.front_end = runtime.has_front_end()
+        self.preview = preview if self.front_end else None
+        self.bar_options = {
+            "total": steps,
+            "initial": done,
+            "desc": desc,
+            "leave": False,
+            "mininterval": 0.5,
+        }
+        self.bar = self.bar_handle = self.picture_handle = None
         self.next_text = self.next_picture = 0.0
 
     def __enter__(self) -> _Live:
-        if self.wanted:
-            from tqdm.auto import tqdm
+        if self.front_end:
+            from IPython.display import display
+            from tqdm.notebook import tqdm
 
-            self.bar = tqdm(
-                total=self.steps,
-                initial=self.done,
-                desc=self.desc,
-                leave=False,
-                mininterval=0.5,
-            )
+            self.bar = tqdm(**self.bar_options, display=False)
+            # shown by a handle, or a saved notebook keeps a dead widget
+            self.bar_handle = display(self.bar.container, display_id=True)
+        elif sys.stderr.isatty():
+            from tqdm import tqdm
+
+            self.bar = tqdm(**self.bar_options)
         return self
 
     def show(self, history: History) -> None:
@@ -392,17 +398,18 @@ class _Live:
         gpus = [torch.cuda.current_device()] if on_gpu else []
         # what is drawn for the picture must not change the numbers of the training
         with torch.no_grad(), torch.random.fork_rng(devices=gpus):
-            picture = Image(data=_png(self.preview()), alt=f"{self.desc}, so far")
-        if self.handle is None:
-            self.handle = display(picture, display_id=True)
+            picture = Image(data=_png(self.preview()), alt="training so far")
+        if self.picture_handle is None:
+            self.picture_handle = display(picture, display_id=True)
         else:
-            self.handle.update(picture)
+            self.picture_handle.update(picture)
 
     def __exit__(self, *exception: Any) -> None:
         if self.bar is not None:
             self.bar.close()
-        if self.handle is not None:
-            self.handle.update({"text/plain": ""}, raw=True)
+        for handle in (self.bar_handle, self.picture_handle):
+            if handle is not None:
+                handle.update({"text/plain": ""}, raw=True)
 
 
 def _png(picture: Any, side: int = 384) -> bytes:

@@ -78,18 +78,16 @@ class MRPhysics(LiveWidget):
     def __init__(self, maps: np.ndarray, *, scale: int = 4):
         import ipywidgets as w
 
-        def slider(name: str, text: str, value: float, step: float) -> Any:
+        def slider(name: str, text: str, value: float, step: int) -> Any:
             low, high = RANGES[name]
-            kind = w.FloatSlider
-            if name == "TR":  # equal steps of a factor: 100 to 200 as 1000 to 2000
-                kind, low, high = w.FloatLogSlider, np.log10(low), np.log10(high)
-            return kind(
-                value,
-                min=low,
-                max=high,
+            # The browser sends a value back as a multiple of the step, as if a person
+            # had moved it: times are integers, on steps that meet every protocol.
+            return w.IntSlider(
+                int(value),
+                min=int(low),
+                max=int(high),
                 step=step,
                 description=f"{name}, {text} (ms)",
-                readout_format=".0f",
                 style={"description_width": "150px"},
                 layout=w.Layout(width="420px", max_width="100%"),
             )
@@ -102,7 +100,7 @@ class MRPhysics(LiveWidget):
             description="Protocol",
             style={"button_width": "70px", "description_width": "150px"},
         )
-        self.tr = slider("TR", "repetition", tr, 0.01)
+        self.tr = slider("TR", "repetition", tr, 50)
         self.te = slider("TE", "echo", te, 1)
         self.ti = slider("TI", "inversion", PROTOCOLS["FLAIR"][2], 4)
         self.ti.disabled = True
@@ -110,6 +108,7 @@ class MRPhysics(LiveWidget):
             False,
             description="Inversion pulse first",
             style={"description_width": "150px"},
+            layout=w.Layout(width="420px", max_width="100%"),
         )
         self.view, self.message = w.HTML(), w.HTML()
         self._setting = False
@@ -143,9 +142,9 @@ class MRPhysics(LiveWidget):
             return
         tr, te, ti = PROTOCOLS[self.preset.value]
         with self._as_one():
-            self.tr.value, self.te.value = tr, te
+            self.tr.value, self.te.value = int(tr), int(te)
             self.inversion.value = ti is not None
-            self.ti.value = ti or self.ti.value
+            self.ti.value = int(ti or self.ti.value)
 
     def on_move(self, change: Any = None) -> None:
         """A knob was moved: from here the settings are the person's own."""

@@ -30,8 +30,9 @@ LAYERS = (
     "runtime template anatomy phantoms cards fetch npz pixels readers batching "
     "duplicates exercises",
     "datasets metrics distances neighbours plotting sources",
-    "training checkpoints features",
-    "widgets checks audit lint notebooks pages runner",
+    "training checkpoints feature_net features feature_training",
+    "evaluation audit",
+    "mr_console widgets checks lint notebooks pages runner",
 )
 LAYER = {name: i for i, line in enumerate(LAYERS) for name in line.split()}
 STDLIB_ONLY = {"__init__", "__main__", "bootstrap", "doctor"}

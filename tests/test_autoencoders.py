@@ -122,6 +122,7 @@ def test_pca_with_all_components_returns_its_training_images():
     pca = fit_pca(x, 6)
     torch.testing.assert_close(pca(x), x, atol=1e-4, rtol=0)
     assert pca.encode(x).shape == (6, 6)
+    assert pca.decode(100 * pca.encode(x)).abs().max() == 1  # stays an image
 
 
 def test_pca_leaves_the_random_state_alone_and_is_repeatable():

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from course_lib import plotting
+from course_lib.training import History
 
 
 @pytest.fixture
@@ -22,6 +23,13 @@ def shown(monkeypatch):
 
     monkeypatch.setattr("IPython.display.display", display)
     return seen
+
+
+def history(values):
+    record = History()
+    for step, value in enumerate(values, start=1):
+        record.record(step, {"loss": float(value)})
+    return record
 
 
 def pixels(data):
@@ -64,7 +72,7 @@ def test_a_grid_shows_black_and_white_where_they_are(shown):
         lambda: plotting.show_rows({"a": torch.zeros(2, 1, 4, 4)}, alt="x"),
         lambda: plotting.show_curves({"a": [1, 2]}, xlabel="x", ylabel="y", alt="x"),
         lambda: plotting.show_bars({"a": 1.0}, ylabel="y", alt="x", errors={"a": 0.1}),
-        lambda: plotting.show_history({"loss": np.arange(9.0)}),
+        lambda: plotting.show_history(history(np.arange(9.0))),
     ],
 )
 def test_every_picture_has_alt_text_and_returns_nothing(shown, draw):
@@ -74,7 +82,7 @@ def test_every_picture_has_alt_text_and_returns_nothing(shown, draw):
 
 
 def test_the_alt_text_of_a_history_says_where_the_loss_ended(shown):
-    plotting.show_history({"loss": np.full(100, 0.25)}, smooth=10)
+    plotting.show_history(history(np.full(100, 0.25)), smooth=10)
     assert "loss 0.25" in shown[0][1]["image/png"]["alt"]
 
 

@@ -2,8 +2,8 @@
 
 import json
 import signal
-import sys
 import types
+import weakref
 
 import numpy as np
 import pytest
@@ -149,6 +149,22 @@ def test_losses_are_copied_before_the_next_step_changes_them(monkeypatch):
     total = torch.zeros(())
     history = fit(lambda x: {"total": total.add_(1)}, [0], 6)
     assert history["total"].tolist() == [1, 2, 3, 4, 5, 6]
+
+
+def test_losses_that_wait_keep_no_batch_in_memory(monkeypatch):
+    monkeypatch.setitem(training.READ_EVERY, "cpu", 50)
+    seen = []
+
+    class Fresh:
+        def __iter__(self):
+            return (torch.zeros(4) for _ in range(5))
+
+    def train_step(x):
+        seen.append(weakref.ref(x))
+        return {"alive": sum(ref() is not None for ref in seen)}
+
+    # at most this batch and the one before, which the loop has just let go
+    assert fit(train_step, Fresh(), 5)["alive"].max() <= 2
 
 
 @pytest.mark.parametrize("every", [1, 4])
@@ -303,20 +319,28 @@ def test_what_cannot_be_saved_is_refused_before_the_first_step(tmp_path):
 
 @pytest.fixture
 def display(monkeypatch):
-    """A front end that records what is shown."""
-    shown = []
-    handle = types.SimpleNamespace(update=lambda x, **kw: shown.append(x))
+    """A front end: what stands in each output at the end, and every picture."""
+    import IPython.display
 
-    def show(x, display_id):
-        shown.append(x)
-        return handle
+    seen = types.SimpleNamespace(outputs=[], pictures=[])
 
-    module = types.ModuleType("IPython.display")
-    module.Image = lambda data, alt: ("picture", data, alt)
-    module.display = show
-    monkeypatch.setitem(sys.modules, "IPython.display", module)
+    def show(thing, display_id):
+        number = len(seen.outputs)
+        seen.outputs.append(thing)
+
+        def update(thing, raw=False):
+            seen.outputs[number] = thing
+
+        return types.SimpleNamespace(update=update)
+
+    def image(data, alt):
+        seen.pictures.append(data)
+        return data
+
+    monkeypatch.setattr(IPython.display, "Image", image)
+    monkeypatch.setattr(IPython.display, "display", show)
     monkeypatch.setattr(training.runtime, "has_front_end", lambda: True)
-    return shown
+    return seen
 
 
 def test_without_a_front_end_nothing_is_printed_or_drawn(capsys, monkeypatch):
@@ -340,9 +364,9 @@ def test_the_live_picture_changes_no_number_and_leaves_nothing(display):
         return (torch.rand(8, 12) * 255).to(torch.uint8)
 
     assert run(preview) == run(None)
-    assert display[0][1].startswith(b"\x89PNG")
-    assert len(display) == 2  # at most twice a second, then cleared
-    assert display[-1] == {"text/plain": ""}
+    assert len(display.pictures) == 1  # at most twice a second
+    assert display.pictures[0].startswith(b"\x89PNG")
+    assert display.outputs == [{"text/plain": ""}] * 3  # bar, picture; bar
 
 
 def test_a_preview_that_is_no_uint8_picture_is_told_so(display):

@@ -101,12 +101,12 @@ def check_explained_variance(student: Callable[..., Any]) -> str | None:
 
 
 class _Spy(nn.Module):
-    """Halves its input, and remembers it."""
+    """Dims its input, and remembers it."""
 
     def __init__(self) -> None:
         super().__init__()
         self.seen: list[Tensor] = []
-        self.scale = nn.Parameter(torch.tensor(0.5))
+        self.scale = nn.Parameter(torch.tensor(0.7))
 
     def forward(self, x: Tensor) -> Tensor:
         self.seen.append(x.detach().clone())
@@ -135,7 +135,7 @@ def check_denoising_loss(student: Callable[..., Tensor]) -> str | None:
     noise = seen - x
     if float(noise.abs().max()) == 0:
         return "the network saw the clean images: give it the noisy ones."
-    if seen.min() >= -1 and seen.max() <= 1:
+    if seen.min() == -1 or seen.max() == 1:
         return (
             "you clamped the noisy images to [-1, 1]: on a dark background half of "
             "the noise is gone, and the rest has a mean."
@@ -151,7 +151,7 @@ def check_denoising_loss(student: Callable[..., Tensor]) -> str | None:
         )
     if not torch.equal(ask(0)[1], seen) or torch.equal(ask(1)[1], seen):
         return "draw the noise from the generator that you were given."
-    output = 0.5 * seen
+    output = 0.7 * seen
     wrong = {
         "the target is the noisy image, so the network learns to copy noise; compare "
         "with the clean one.": (output - seen).square().mean(),

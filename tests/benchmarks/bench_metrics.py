@@ -6,15 +6,17 @@ Alternating pairs after a warm-up, medians, ratios with their targets; leaves wi
 where a ratio, a difference or the memory misses its target.
 """
 
+import os
 import resource
 import statistics
 import sys
 import time
-import warnings
 from pathlib import Path
 
 TESTS = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(TESTS.parent), str(TESTS)]
+os.environ.setdefault("OMP_NUM_THREADS", "2")  # before torch, for numpy's BLAS too
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import references  # noqa: E402
 import torch  # noqa: E402
@@ -22,7 +24,6 @@ import torch  # noqa: E402
 from course_lib import metrics  # noqa: E402
 
 D = 2048
-warnings.filterwarnings("ignore", message="Metric `Kernel Inception Distance`")
 
 
 def features(n, seed):
