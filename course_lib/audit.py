@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from course_lib.datasets import find_duplicates
-from course_lib.evaluation import html_table, text_table
 from course_lib.pixels import to_float
 from course_lib.plotting import show_rows
+from course_lib.reports import html_table, text_table
 
 SIDE = 64  # larger images are compared at this size
 NEAR = 0.3  # a held-out image with this ratio or less is itself a near copy
@@ -204,8 +204,9 @@ def membership_auc(
 def authenticity(fake: Tensor, train: Tensor) -> float:
     """Share of fakes farther from their nearest training image than its next is.
 
-    (N, ...), (M, ...) -> float in [0, 1], 0 for copies; read it beside the value of held-out images. Images as in
-    `nearest_training`, not moved. Alaa et al. 2022, 2102.08921.
+    (N, C, H, W), (M, C, H, W) -> float in [0, 1], 0 for copies. Read it beside the
+    value of held-out images. Smoothed as in `nearest_training`, not moved. Alaa et al.
+    2022, 2102.08921.
     """
     known = _directions(_smooth(train))
     own = []
@@ -222,7 +223,7 @@ def authenticity(fake: Tensor, train: Tensor) -> float:
 
 
 def _smooth(images: Tensor) -> Tensor:
-    """(N, C, H, W) -> (N, 1, S, S): grey, at most 64 px, blurred by 1/32 of the side."""
+    """(N, C, H, W) -> (N, 1, H, W): grey, 64 px or less, blurred by 1/32 of it."""
     x = to_float(images) if images.dtype == torch.uint8 else images.float()
     if x.ndim != 4 or not x.isfinite().all():
         raise ValueError(f"expected finite images (N, C, H, W), got {tuple(x.shape)}")

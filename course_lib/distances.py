@@ -48,7 +48,7 @@ def frechet_distance(
     # With S = F'F, the eigenvalues of S_real S_fake are the squared singular values of
     # F_real F_fake', so tr (S_real S_fake)^(1/2) is their sum: no root of a matrix, no
     # eigenvalues of a product that is not symmetric; N x N, not d x d, where N < d.
-    root_trace = _singular_values(real.factor @ fake.factor.T).sum()
+    root_trace = _singular_values(_cross(real.factor, fake.factor)).sum()
     traces = real.factor.square().sum() + fake.factor.square().sum()
     shift = (real.mean - fake.mean).square().sum()
     return max(0.0, (shift + traces - 2 * root_trace).item())
@@ -276,6 +276,18 @@ def _gram(a: Tensor) -> Tensor:
         out[i : i + ROWS, i:] = a[i : i + ROWS] @ a[i:].T
         out[i:, i : i + ROWS] = out[i : i + ROWS, i:].T.clone()
     return out
+
+
+def _cross(a: Tensor, b: Tensor) -> Tensor:
+    """a @ b.T, without the zeros where one side is an upper triangle: half the work."""
+    if not _is_triangle(a):
+        return _cross(b, a).T if _is_triangle(b) else a @ b.T
+    rows = range(0, len(a), ROWS)
+    return torch.cat([a[i : i + ROWS, i:] @ b[:, i:].T for i in rows])
+
+
+def _is_triangle(a: Tensor) -> bool:
+    return a.shape[0] == a.shape[1] and torch.equal(a, a.triu())
 
 
 def _factor(covariance: Tensor) -> Tensor:

@@ -6,13 +6,8 @@ baseline for each number, the reasons for doubt, and a sentence that may be quot
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
-import html
-import json
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -25,131 +20,12 @@ from course_lib.metrics import (
     kid,
     precision_recall,
 )
+from course_lib.plotting import show_bars
+from course_lib.reports import HIGHER, Comparison, Report, Score, compare
+
+__all__ = ["Comparison", "Report", "Score", "compare", "evaluate", "show_comparison"]
 
 SPLITS = 5  # random halves of the real set that the baseline is the mean of
-_HIGHER = ("precision", "recall", "density", "coverage")
-_ENDING = (
-    "This holds for this extractor, N and reference only, and says nothing about "
-    "copies of training images (see course_lib.audit) or clinical use."
-)
-
-
-@dataclass(frozen=True)
-class Score:
-    """One number: its 95 % interval (low, high), and real against real beside it.
-
-    `baseline` is at `Report.baseline_n` images; `same_n` is this number at that N.
-    """
-
-    value: float
-    low: float
-    high: float
-    baseline: float
-    same_n: float
-
-
-@dataclass(frozen=True)
-class Report:
-    """What `evaluate` found. `json()`, `str()`, or a table in a notebook."""
-
-    name: str
-    n: int
-    n_real: int  # as given, before both sides were cut to n
-    n_fake: int
-    d: int
-    extractor: str
-    sha256: str
-    resize: str
-    input_range: tuple[float, float]
-    real_range: tuple[float, float]
-    fake_range: tuple[float, float]
-    reference: str  # hash of the real images
-    baseline_n: int
-    scores: dict[str, Score]
-    p_value: float
-    warnings: tuple[str, ...]
-    seed: int
-    seconds: float
-
-    @property
-    def conclusion(self) -> str:
-        """What may be concluded, in two or three sentences."""
-        name, score = next(iter(self.scores.items()))
-        measured = (
-            f"{name} = {score.value:.3g} (95 % interval {score.low:.3g} to "
-            f"{score.high:.3g}, N = {self.n}; real against real {score.baseline:.3g}"
-        )
-        if self.baseline_n != self.n:
-            measured += f" at N = {self.baseline_n}, where this set has "
-            measured += f"{score.same_n:.3g}"
-        measured += ")"
-        if self.p_value > 0.05:
-            said = (
-                f"No difference between {self.name} and the real images was found "
-                f"(p = {self.p_value:.2g}): {measured}. That is no proof that there is "
-                "none: a distance up to the upper end would have looked the same."
-            )
-        else:
-            said = (
-                f"{self.name} differs from the real images by more than chance "
-                f"(p = {self.p_value:.2g}): {measured}."
-            )
-            if not name.startswith("KID") and score.same_n > score.baseline > 0:
-                times = score.same_n / score.baseline
-                said += f" That is {times:.2g} times real against real."
-        doubts = f" Read the {len(self.warnings)} warning(s)." if self.warnings else ""
-        return f"{said} {_ENDING}{doubts}"
-
-    def to_dict(self) -> dict:
-        """Plain types for JSON, the conclusion with them."""
-        return dataclasses.asdict(self) | {"conclusion": self.conclusion}
-
-    def json(self) -> str:
-        """The report as JSON; `Report.from_dict(json.loads(text))` reads it again."""
-        return json.dumps(self.to_dict(), indent=2, allow_nan=False)
-
-    @classmethod
-    def from_dict(cls, values: Mapping) -> Report:
-        """The report that `to_dict` wrote."""
-        fields = {f.name: values[f.name] for f in dataclasses.fields(cls)}
-        fields["scores"] = {k: Score(**dict(v)) for k, v in fields["scores"].items()}
-        for name in ("input_range", "real_range", "fake_range", "warnings"):
-            fields[name] = tuple(fields[name])
-        return cls(**fields)
-
-    def _rows(self) -> list[list[str]]:
-        rows = [["", "value", "95 % interval", f"real vs real (N = {self.baseline_n})"]]
-        if self.baseline_n != self.n:
-            rows[0].append(f"value at N = {self.baseline_n}")
-        for name, s in self.scores.items():
-            interval = f"{s.low:.3g} to {s.high:.3g}"
-            row = [f"{name} {_arrow(name)}", f"{s.value:.3g}", interval]
-            row.append(f"{s.baseline:.3g}")
-            rows.append(row if self.baseline_n == self.n else [*row, f"{s.same_n:.3g}"])
-        return rows
-
-    def _facts(self) -> str:
-        return (
-            f"N = {self.n} of {self.n_real} real and {self.n_fake} fake, d = {self.d}; "
-            f"extractor {self.extractor} ({self.sha256[:12]}), resize {self.resize}, "
-            f"range {list(self.input_range)}; seed {self.seed}, {self.seconds:.1f} s"
-        )
-
-    def __str__(self) -> str:
-        notes = [f"warning: {text}" for text in self.warnings]
-        lines = [self.name, text_table(self._rows()), self._facts(), *notes]
-        return "\n".join([*lines, self.conclusion])
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        notes = "".join(f"<li>{html.escape(text)}</li>" for text in self.warnings)
-        notes = f"<p><b>Warnings</b></p><ul>{notes}</ul>" if notes else ""
-        return (
-            f'<div style="max-width:46em">{html_table(self._rows(), self.name)}'
-            f"<p>{html.escape(self.conclusion)}</p>{notes}"
-            f"<p><small>{html.escape(self._facts())}</small></p></div>"
-        )
 
 
 def evaluate(
@@ -189,13 +65,13 @@ def evaluate(
             raise ValueError(f"all {side} images look the same to {extractor.name}")
 
     baseline_n = min(n, len(pool) // 2)
-    if min(n, baseline_n) <= extractor.dim:
+    frechet = n > extractor.dim
+    if not frechet:
         doubts.append(
-            f"{extractor.frechet_name} is left out: a covariance of {extractor.dim} "
-            f"features needs more images than {extractor.dim} in each half of the real "
-            f"set, here {baseline_n}. KID does not depend on N in this way"
+            f"{extractor.frechet_name} is left out: N = {n} images cannot fill the "
+            f"covariance of {extractor.dim} features, and the number would be mostly "
+            "bias. KID has no such bias"
         )
-    frechet = baseline_n > extractor.dim
     values = _values(features_real, features_fake, frechet)
     baseline, same_n = _baseline(pool, features_fake, baseline_n, frechet, seed)
     widths, p_value = _intervals(
@@ -232,64 +108,21 @@ def evaluate(
     )
 
 
-def compare(reports: Mapping[str, Report] | list[Report]) -> Comparison:
-    """Several reports in one table, best first by the first score they share.
-
-    Raises ValueError where they cannot be compared: other extractor, N or real images.
-    """
-    if not isinstance(reports, Mapping):
-        reports = {report.name: report for report in reports}
-    if len(reports) < 1:
-        raise ValueError("there are no reports to compare")
-    for what in ("extractor", "sha256", "n", "resize", "reference"):
-        found = {getattr(report, what) for report in reports.values()}
-        if len(found) > 1:
-            raise ValueError(
-                f"these reports differ in {what} ({', '.join(map(str, found))}), so "
-                "their numbers do not compare; evaluate all under one protocol"
-            )
-    key = next(iter(next(iter(reports.values())).scores))
-    order = sorted(reports.items(), key=lambda item: item[1].scores[key].value)
-    return Comparison(dict(order))
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Reports under one protocol, with a table in a notebook; made by `compare`."""
-
-    reports: dict[str, Report]
-
-    def to_dict(self) -> dict:
-        """{name: report} in plain types."""
-        return {name: report.to_dict() for name, report in self.reports.items()}
-
-    def _rows(self) -> list[list[str]]:
-        first = next(iter(self.reports.values()))
-        rows = [["", *(f"{key} {_arrow(key)}" for key in first.scores), "p"]]
-        for name, report in self.reports.items():
-            row = [
-                f"{s.value:.3g} ({s.low:.3g} to {s.high:.3g})"
-                for s in report.scores.values()
-            ]
-            rows.append([name, *row, f"{report.p_value:.2g}"])
-        base = [f"{s.baseline:.3g}" for s in first.scores.values()]
-        rows.append([f"real vs real, N = {first.baseline_n}", *base, ""])
-        return rows
-
-    def _title(self) -> str:
-        first = next(iter(self.reports.values()))
-        return (
-            f"N = {first.n} a side, extractor {first.extractor} "
-            f"({first.sha256[:12]}), reference {first.reference}"
-        )
-
-    def __str__(self) -> str:
-        return f"{self._title()}\n{text_table(self._rows())}"
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        return html_table(self._rows(), self._title())
+def show_comparison(comparison: Comparison, score: str | None = None) -> None:
+    """Show one score of each report (the first) as bars with 95 % intervals."""
+    first = next(iter(comparison.reports.values()))
+    score = next(iter(first.scores)) if score is None else score
+    found = {name: report.scores[score] for name, report in comparison.reports.items()}
+    baseline = f"real vs real\nN = {first.baseline_n}"
+    values = {name: s.value for name, s in found.items()}
+    show_bars(
+        values | {baseline: first.scores[score].baseline},
+        errors={name: s.high - s.value for name, s in found.items()},
+        ylabel=score,
+        title=comparison.title,
+        alt=f"{score} with 95 % intervals: "
+        + ", ".join(f"{name} {value:.3g}" for name, value in values.items()),
+    )
 
 
 # --- what can be wrong with the sets --------------------------------------------------
@@ -396,7 +229,7 @@ def _resize(images: Tensor, extractor: Extractor) -> str:
 def _values(real: Tensor, fake: Tensor, frechet: bool) -> dict[str, float]:
     first = {"frechet": frechet_distance(real, fake)} if frechet else {}
     both = (*precision_recall(real, fake), *density_coverage(real, fake))
-    return first | {"kid": kid(real, fake)} | dict(zip(_HIGHER, both, strict=True))
+    return first | {"kid": kid(real, fake)} | dict(zip(HIGHER, both, strict=True))
 
 
 def _baseline(
@@ -511,7 +344,7 @@ def _shares_left_out(
         density = in_5.sum() / (5 * kept_fake.sum())
         coverage = in_5.any(dim=1)[kept_real].float().mean()
         parts.append([v.item() for v in (precision, recall, density, coverage)])
-    return dict(zip(_HIGHER, np.array(parts).T, strict=True))
+    return dict(zip(HIGHER, np.array(parts).T, strict=True))
 
 
 def _squared(a: Tensor, b: Tensor) -> Tensor:
@@ -536,43 +369,3 @@ def _radii(near: tuple[Tensor, Tensor], kept: Tensor, k: int) -> Tensor:
     place = (kept[indices].cumsum(dim=1) >= k).int().argmax(dim=1)
     radii = distances.gather(1, place[:, None])[:, 0].float()
     return radii.where(kept, torch.tensor(-1.0))
-
-
-# --- tables ---------------------------------------------------------------------------
-
-
-def _arrow(name: str) -> str:
-    return "↑" if name in _HIGHER else "↓"
-
-
-def text_table(rows: list[list[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for row in rows:
-        cells = [row[0].ljust(widths[0])]
-        cells += [c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True)]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
-
-
-def html_table(rows: list[list[str]], caption: str) -> str:
-    # Grey lines and no background: readable on a light and on a dark page.
-    style = (
-        "border-top:1px solid rgba(128,128,128,.35);padding:.3em .8em;color:inherit;"
-    )
-    body = ""
-    for number, row in enumerate(rows):
-        cells = ""
-        for column, text in enumerate(row):
-            align = "left" if column == 0 else "right"
-            tag, scope = "td", ""
-            if number == 0 or column == 0:
-                tag, scope = "th", f' scope="{"col" if number == 0 else "row"}"'
-            cells += f'<{tag}{scope} style="{style}text-align:{align}">'
-            cells += f"{html.escape(text)}</{tag}>"
-        body += f'<tr style="background:none">{cells}</tr>'
-    return (
-        '<table style="border-collapse:collapse;color:inherit"><caption style="'
-        "caption-side:top;text-align:left;font-weight:bold;padding:.3em .8em;"
-        f'color:inherit">{html.escape(caption)}</caption>{body}</table>'
-    )

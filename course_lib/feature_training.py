@@ -64,9 +64,9 @@ def train_extractor(
     }
     if kind == "classifier":
         network = FeatureNet(**arguments)
-        _train_classifier(network, images, labels, facts, steps, seed)
-        guess = _logits(network, val_images).argmax(dim=1)
-        metrics = {"balanced accuracy, val": _balanced_accuracy(guess, val_labels)}
+        train_classifier(network, images, labels, facts, steps, seed)
+        guess = predict(network, val_images)
+        metrics = {"balanced accuracy, val": balanced_accuracy(guess, val_labels)}
     else:
         names, arguments = (), arguments | {"classes": 0, "facts": 0}
         network = FeatureNet(**arguments)
@@ -107,7 +107,7 @@ def _phantom_task(size: int, split: str, n: int) -> tuple[Tensor, Tensor, Tensor
     return to_float(images[:, None]), labels, torch.cat([contrast, slices], dim=1)
 
 
-def _train_classifier(
+def train_classifier(
     network: FeatureNet,
     images: Tensor,
     labels: Tensor,
@@ -115,6 +115,7 @@ def _train_classifier(
     steps: int,
     seed: int,
 ) -> None:
+    """Fit `network` to labels (N,), and to facts (N, K) where it has a regressor."""
     if facts is None:
         facts = images.new_zeros(len(images), 0)
     else:
@@ -153,13 +154,15 @@ def _augment(x: Tensor, generator: torch.Generator) -> Tensor:
     return (x + 1) * (1 + gain) - 1 + offset
 
 
-def _logits(network: FeatureNet, images: Tensor) -> Tensor:
+def predict(network: FeatureNet, images: Tensor) -> Tensor:
+    """The class of each image, (N,) int64."""
     with torch.inference_mode():
         parts = [network.logits(network.features(x)) for x in images.split(256)]
-    return torch.cat(parts)
+    return torch.cat(parts).argmax(dim=1).clone()
 
 
-def _balanced_accuracy(guess: Tensor, labels: Tensor) -> float:
+def balanced_accuracy(guess: Tensor, labels: Tensor) -> float:
+    """Mean over the classes of the share that was recognised, in [0, 1]."""
     right = [(guess[labels == k] == k).float().mean() for k in labels.unique()]
     return torch.stack(right).mean().item()
 

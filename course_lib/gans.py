@@ -19,16 +19,19 @@ Augment = Callable[[Tensor], Tensor]
 Batch = Tensor | tuple[Tensor, Tensor]
 
 
-def stage_widths(image_size: int, width: int) -> tuple[list[int], int]:
+def stage_widths(
+    image_size: int, width: int, *, odd: bool = False
+) -> tuple[list[int], int]:
     """Channels from the largest map to the smallest, and the last side: 32 -> 4.
 
     `width` channels at 16 x 16 (14 x 14), twice as many on each quarter of the pixels,
-    so that each layer costs the same. Raises ValueError on another size.
+    so that each layer costs the same. 28 px end at 7, or with `odd` at 3: a convolution
+    can halve 7, a transposed one cannot come back. Raises ValueError on another size.
     """
     if image_size not in (16, 28, 32, 64, 128, 256):
         raise ValueError(f"image_size {image_size}: choose 28, 32, 64 or 128")
     widths, side = [], image_size
-    while side > 4 and side % 2 == 0:
+    while side > 4 and (side % 2 == 0 or odd):
         widths.append(max(1, width * 2 ** len(widths) // max(1, image_size // 32)))
         side //= 2
     return widths, side
@@ -110,7 +113,7 @@ class Discriminator(nn.Module):
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
-        widths, side = stage_widths(image_size, width)
+        widths, side = stage_widths(image_size, width, odd=True)
         norms = [norm if norm == "spectral" else "none", *[norm] * len(widths)]
         steps = zip([channels, *widths], widths, norms, strict=False)
         self.blocks = nn.Sequential(*(down_block(*step) for step in steps))
@@ -308,7 +311,7 @@ def _translate(x: Tensor) -> Tensor:
 
 def _cut_out(x: Tensor) -> Tensor:
     n, _, height, width = x.shape
-    corner = torch.rand(2, n, 1, device=x.device) * 1.5 - 0.5  # may hang over the edge
+    corner = torch.rand(2, n, 1, device=x.device) - 0.25  # its centre is inside
     y, x0 = corner[0] * height, corner[1] * width
     rows, columns = (torch.arange(s, device=x.device) for s in (height, width))
     in_rows = (rows >= y) & (rows < y + height / 2)  # (N, H)

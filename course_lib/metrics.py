@@ -218,14 +218,15 @@ def _image_pair(x: Array, y: Array, data_range: float = 1.0) -> tuple[Tensor, Te
         )
     dtype = torch.promote_types(x.dtype, y.dtype)
     dtype = torch.promote_types(dtype, torch.float32)  # no sums in half precision
+    x, y = x.to(dtype), y.to(dtype)
     for name, images in (("x", x), ("y", y)):
-        bad = int((~torch.isfinite(images)).flatten(1).any(dim=1).sum())
+        bad = int((~images.flatten(1).sum(dim=1).isfinite()).sum())  # sums keep NaN
         if bad:
             raise ValueError(
                 f"{bad} of {len(images)} images in {name} hold NaN or infinity; a "
                 "metric of them means nothing: find out what made them"
             )
-    return x.to(dtype), y.to(dtype)
+    return x, y
 
 
 def _chunks(x: Tensor, y: Tensor, pixels: int = _CHUNK):
@@ -261,8 +262,9 @@ def _covariance_factor(covariance: str, size: int) -> float:
 def _band(taps: Tensor, length: int, like: Tensor) -> Tensor:
     """The filter as a matrix, (length - taps + 1, length): a product beats conv2d."""
     free = length - len(taps)
-    rows = [F.pad(taps, (start, free - start)) for start in range(free + 1)]
-    return torch.stack(rows).to(like)
+    # each row is the one before, moved by one: so is a vector cut every length + 1
+    rows = F.pad(taps, (0, free + 1)).repeat(free + 1)[: (free + 1) * length]
+    return rows.view(free + 1, length).to(like)
 
 
 def _ssim_terms(

@@ -33,12 +33,13 @@ def quiet_kernels() -> None:
     # A kernel named python3 in the user's own folder must not shadow this one.
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"
     # A profile of its own: a person's start-up files must not change a lesson, and
-    # ipykernel 7 must not warn about loopback TCP at each start.
+    # a kernel must not warn about loopback TCP at each start, nor complain when it is
+    # stopped.
     home = tempfile.mkdtemp(prefix="course-ipython-")
     atexit.register(shutil.rmtree, home, ignore_errors=True)
     profile = Path(home) / "profile_default"
     profile.mkdir()
-    config = "c = get_config()\nc.Application.log_level = 40\n"
+    config = "c = get_config()\nc.Application.log_level = 50\n"
     (profile / "ipython_kernel_config.py").write_text(config, "utf-8")
     os.environ["IPYTHONDIR"] = home
 
@@ -172,7 +173,8 @@ def execute(path: Path, output: Path, parameters: Mapping[str, Any]) -> str | No
             parameters=dict(parameters),
             kernel_name="python3",
             cwd=str(path.parent),
-            progress_bar={"desc": path.stem, "leave": False},
+            # In a log file a bar would be one long line.
+            progress_bar=sys.stderr.isatty() and {"desc": path.stem, "leave": False},
             store_widget_state=False,
         )
     except PapermillExecutionError as error:

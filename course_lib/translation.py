@@ -5,11 +5,37 @@ torch only: this file imports nothing of the course, so you can carry it away.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from itertools import count, pairwise
 
 import torch
 from torch import Tensor, nn
+
+
+def conv_block(c_in: int, c_out: int, kernel_size: int, stride: int = 1) -> nn.Module:
+    """Convolution, instance norm, ReLU. Reflection: no dark rim from a border of 0."""
+    return nn.Sequential(
+        nn.Conv2d(
+            c_in,
+            c_out,
+            kernel_size,
+            stride,
+            padding=kernel_size // 2,
+            padding_mode="reflect",
+        ),
+        nn.InstanceNorm2d(c_out),
+        nn.ReLU(),
+    )
+
+
+def up_block(c_in: int, c_out: int) -> nn.Module:
+    """Twice the side by a fractionally strided convolution, instance norm, ReLU."""
+    return nn.Sequential(
+        nn.ConvTranspose2d(c_in, c_out, 3, 2, padding=1, output_padding=1),
+        nn.InstanceNorm2d(c_out),
+        nn.ReLU(),
+    )
 
 
 class ResidualBlock(nn.Module):
@@ -18,9 +44,7 @@ class ResidualBlock(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.block = nn.Sequential(
-            nn.Conv2d(channels, channels, 3, padding=1, padding_mode="reflect"),
-            nn.InstanceNorm2d(channels),
-            nn.ReLU(),
+            conv_block(channels, channels, 3),
             nn.Conv2d(channels, channels, 3, padding=1, padding_mode="reflect"),
             nn.InstanceNorm2d(channels),
         )
@@ -32,9 +56,9 @@ class ResidualBlock(nn.Module):
 class ResnetGenerator(nn.Module):
     """Image to image of the same size. (N, C, S, S) in [-1, 1] -> (-1, 1).
 
-    `n_downs` convolutions of stride 2, `n_blocks` residual blocks, as many fractionally
-    strided convolutions back; S must divide by 2**n_downs. Zhu et al. 2017 at 256 px:
-    width 64, n_blocks 9, n_downs 2, kernel_size 7.
+    `n_downs` convolutions of stride 2, `n_blocks` residual blocks, and as many
+    fractionally strided convolutions back; S must divide by 2**n_downs. Zhu et al. 2017
+    at 256 px: width 64, n_blocks 9, n_downs 2, kernel_size 7.
     """
 
     def __init__(
@@ -43,31 +67,18 @@ class ResnetGenerator(nn.Module):
         n_blocks: int = 3,
         n_downs: int = 1,
         kernel_size: int = 5,
-        in_channels: int = 1,
-        out_channels: int = 1,
+        channels: int = 1,
     ) -> None:
         super().__init__()
-        wide = {"padding": kernel_size // 2, "padding_mode": "reflect"}
-        layers: list[nn.Module] = [
-            nn.Conv2d(in_channels, width, kernel_size, **wide),
-            nn.InstanceNorm2d(width),
-            nn.ReLU(),
-        ]
-        for c in [width * 2**i for i in range(n_downs)]:
-            layers += [
-                nn.Conv2d(c, 2 * c, 3, stride=2, padding=1),  # S -> S/2
-                nn.InstanceNorm2d(2 * c),
-                nn.ReLU(),
-            ]
-        layers += [ResidualBlock(width * 2**n_downs) for _ in range(n_blocks)]
-        for c in [width * 2**i for i in reversed(range(n_downs))]:
-            layers += [
-                nn.ConvTranspose2d(2 * c, c, 3, 2, padding=1, output_padding=1),
-                nn.InstanceNorm2d(c),
-                nn.ReLU(),
-            ]  # S/2 -> S
-        layers += [nn.Conv2d(width, out_channels, kernel_size, **wide), nn.Tanh()]
-        self.layers = nn.Sequential(*layers)
+        widths = [width * 2**i for i in range(n_downs + 1)]
+        layers = [conv_block(channels, width, kernel_size)]
+        for c_in, c_out in pairwise(widths):
+            layers.append(conv_block(c_in, c_out, 3, stride=2))  # S -> S/2
+        layers += [ResidualBlock(widths[-1]) for _ in range(n_blocks)]
+        for c_in, c_out in pairwise(widths[::-1]):
+            layers.append(up_block(c_in, c_out))  # S/2 -> S
+        last = conv_block(width, channels, kernel_size)[0]  # no norm, no ReLU
+        self.layers = nn.Sequential(*layers, last, nn.Tanh())
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(x)
@@ -82,25 +93,23 @@ class PatchDiscriminator(nn.Module):
 
     def __init__(self, width: int = 32, n_layers: int = 2, channels: int = 1) -> None:
         super().__init__()
-        layers: list[nn.Module] = [
-            nn.Conv2d(channels, width, 4, stride=2, padding=1),
-            nn.LeakyReLU(0.2),
-        ]
-        for c in [width * 2**i for i in range(n_layers - 1)]:
+        widths = [width * 2**i for i in range(n_layers)]
+        layers = [nn.Conv2d(channels, width, 4, 2, 1), nn.LeakyReLU(0.2)]
+        for c_in, c_out in pairwise(widths):
             layers += [
-                nn.Conv2d(c, 2 * c, 4, stride=2, padding=1),  # S -> S/2
-                nn.InstanceNorm2d(2 * c),
+                nn.Conv2d(c_in, c_out, 4, 2, 1),  # S -> S/2
+                nn.InstanceNorm2d(c_out),
                 nn.LeakyReLU(0.2),
             ]
-        last = width * 2 ** (n_layers - 1)
-        self.layers = nn.Sequential(*layers, nn.Conv2d(last, 1, 4, padding=1))
+        layers.append(nn.Conv2d(widths[-1], 1, 4, 1, 1))
+        self.layers = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(x)
 
 
 class CycleGAN(nn.Module):
-    """The four networks: `g_ab`, `g_ba` translate, `d_a`, `d_b` judge.
+    """The four networks: `g_ab` and `g_ba` translate, `d_a` and `d_b` judge.
 
     `width`, `n_blocks`, `n_downs` as in ResnetGenerator, `d_width` and `n_layers` as in
     PatchDiscriminator; both domains have `channels`.
@@ -116,20 +125,20 @@ class CycleGAN(nn.Module):
         channels: int = 1,
     ) -> None:
         super().__init__()
-        shape = (width, n_blocks, n_downs, 5, channels, channels)
+        shape = (width, n_blocks, n_downs, 5, channels)
         self.g_ab, self.g_ba = ResnetGenerator(*shape), ResnetGenerator(*shape)
         self.d_a = PatchDiscriminator(d_width, n_layers, channels)
         self.d_b = PatchDiscriminator(d_width, n_layers, channels)
 
-    def generators(self) -> list[nn.Parameter]:
+    def translators(self) -> list[nn.Parameter]:
         return [*self.g_ab.parameters(), *self.g_ba.parameters()]
 
-    def discriminators(self) -> list[nn.Parameter]:
+    def judges(self) -> list[nn.Parameter]:
         return [*self.d_a.parameters(), *self.d_b.parameters()]
 
 
 class ImagePool:
-    """A store of earlier fakes: half of what the discriminator sees comes from it.
+    """A store of earlier fakes: half of what a discriminator sees comes from it.
 
     Shrivastava et al. 2017. `size=0` gives back what came in. Draws from a generator of
     its own, seeded with `seed`.
@@ -144,11 +153,11 @@ class ImagePool:
         shown = []
         for fake in fakes.detach():
             coin, place = torch.rand(2, generator=self.generator).tolist()
-            if len(self.images) < self.size:  # fill it first
-                self.images.append(fake)
-            elif self.size and coin < 0.5:  # an old one out, this one in
-                place = int(place * self.size)
-                fake, self.images[place] = self.images[place], fake
+            if len(self.images) < self.size:
+                self.images.append(fake)  # fill the pool first
+            elif self.size and coin < 0.5:
+                i = int(place * self.size)  # an old one out, this one in
+                fake, self.images[i] = self.images[i], fake
             shown.append(fake)
         return torch.stack(shown)
 
@@ -157,21 +166,62 @@ class ImagePool:
 
 
 def least_squares_loss(logits: Tensor, target: float) -> Tensor:
-    """Mean of (logit - target)^2, any shape -> (): target 1 real, 0 fake. Mao 2017."""
+    """Mean of (logit - target)^2, any shape -> (); target 1 real, 0 fake. Mao 2017."""
     return (logits - target).square().mean()
 
 
 def cycle_loss(real: Tensor, rec: Tensor) -> Tensor:
-    """Mean |rec - real| after a way there and back. (N, C, H, W) x 2 -> ()."""
+    """Mean |rec - real|, `rec` being `real` there and back. (N, C, H, W) x 2 -> ()."""
     return (rec - real).abs().mean()
 
 
 def identity_loss(real: Tensor, same: Tensor) -> Tensor:
-    """Mean |same - real|, `same` being what a translator *into* real's domain does."""
+    """Mean |same - real|, `same` being `real` through the translator *into* its domain.
+
+    (N, C, H, W) x 2 -> (). Zhu et al. 2017, section 5.2, for paintings to photographs.
+    """
     return (same - real).abs().mean()
 
 
+def translators_loss(
+    nets: CycleGAN, real_a: Tensor, real_b: Tensor, *, identity: bool = False
+) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    """Losses "gan", "cycle" and, if wanted, "identity" of both ways; fake_a, fake_b."""
+    fake_b, fake_a = nets.g_ab(real_a), nets.g_ba(real_b)
+    rec_a, rec_b = nets.g_ba(fake_b), nets.g_ab(fake_a)
+    losses = {
+        "gan": least_squares_loss(nets.d_b(fake_b), 1.0)
+        + least_squares_loss(nets.d_a(fake_a), 1.0),
+        "cycle": cycle_loss(real_a, rec_a) + cycle_loss(real_b, rec_b),
+    }
+    if identity:
+        same_a, same_b = nets.g_ba(real_a), nets.g_ab(real_b)
+        losses["identity"] = identity_loss(real_a, same_a)
+        losses["identity"] = losses["identity"] + identity_loss(real_b, same_b)
+    return losses, fake_a, fake_b
+
+
+def judges_loss(
+    nets: CycleGAN, real_a: Tensor, real_b: Tensor, fake_a: Tensor, fake_b: Tensor
+) -> Tensor:
+    """What both discriminators minimise; the fakes must come without gradient."""
+    total = 0.0
+    for judge, real, fake in ((nets.d_a, real_a, fake_a), (nets.d_b, real_b, fake_b)):
+        total = total + least_squares_loss(judge(real), 1.0) / 2
+        total = total + least_squares_loss(judge(fake), 0.0) / 2
+    return total
+
+
 # --- steps for training.fit -----------------------------------------------------------
+
+
+def cycle_ramp(step: int, warm_up: int, start: float = 0.05) -> float:
+    """Share of the cycle's weight at `step`: a line from `start` to 1 at `warm_up`.
+
+    Not in the paper: with the whole weight from the first step, the translators agree
+    on any invertible code, before the judges can say which one (lesson 05).
+    """
+    return min(1.0, start + (1 - start) * step / warm_up) if warm_up else 1.0
 
 
 def make_cyclegan_step(
@@ -179,73 +229,54 @@ def make_cyclegan_step(
     opt_g: torch.optim.Optimizer,
     opt_d: torch.optim.Optimizer,
     *,
-    lambda_cycle: float = 10.0,
-    lambda_identity: float = 0.0,
-    lambda_adversarial: float = 1.0,
+    weights: dict[str, float] | None = None,
+    warm_up: int = 0,
     pool_size: int = 50,
-    seed: int = 0,
     precision: Callable[[], AbstractContextManager] = nullcontext,
 ) -> Callable[[tuple[Tensor, Tensor]], dict[str, Tensor]]:
-    """`train_step((real_a, real_b))`: one step of both generators, one of both judges.
+    """`train_step((real_a, real_b))`: one step of both translators, one of both judges.
 
-    The two batches need not belong together. `lambda_identity` is in units of the
-    loss, not of `lambda_cycle`. `precision()` is entered around the networks, such as
-    autocast on a GPU. Zhu et al. 2017, eq. 3 and section 4.
+    The two batches need not belong together. `weights` of the losses replace those of
+    the paper, {"gan": 1, "cycle": 10, "identity": 0}; `warm_up` as in `cycle_ramp`.
+    `precision()` is entered around the networks, such as autocast on a GPU.
+    Zhu et al. 2017, eq. 3 and section 4.
     """
-    pool_a, pool_b = ImagePool(pool_size, seed), ImagePool(pool_size, seed + 1)
+    weights = {"gan": 1.0, "cycle": 10.0, "identity": 0.0} | (weights or {})
+    pool_a, pool_b = ImagePool(pool_size, seed=0), ImagePool(pool_size, seed=1)
+    steps = count()
 
     def train_step(batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
-        real_a, real_b = batch
-        judges = nets.discriminators()
-        for weight in judges:  # G's step needs no gradient of D's weights
+        now = weights | {"cycle": weights["cycle"] * cycle_ramp(next(steps), warm_up)}
+        for weight in nets.judges():  # the translators' step needs no gradient of them
             weight.requires_grad_(False)
         with precision():
-            fake_b, fake_a = nets.g_ab(real_a), nets.g_ba(real_b)
-            rec_a, rec_b = nets.g_ba(fake_b), nets.g_ab(fake_a)
-            loss_cycle = cycle_loss(real_a, rec_a) + cycle_loss(real_b, rec_b)
-            loss_g = least_squares_loss(nets.d_b(fake_b), 1.0)
-            loss_g = loss_g + least_squares_loss(nets.d_a(fake_a), 1.0)
-            total = lambda_adversarial * loss_g + lambda_cycle * loss_cycle
-            if lambda_identity:
-                same_a, same_b = nets.g_ba(real_a), nets.g_ab(real_b)
-                loss_identity = identity_loss(real_a, same_a)
-                loss_identity = loss_identity + identity_loss(real_b, same_b)
-                total = total + lambda_identity * loss_identity
+            losses, fake_a, fake_b = translators_loss(
+                nets, *batch, identity=now["identity"] > 0
+            )
+            total = sum(now[name] * loss for name, loss in losses.items())
         opt_g.zero_grad()
         total.backward()
         opt_g.step()
 
-        for weight in judges:
+        for weight in nets.judges():
             weight.requires_grad_(True)
-        with precision():  # the pool detaches: D's step must not reach G
-            pairs = (nets.d_a, real_a, pool_a(fake_a)), (nets.d_b, real_b, pool_b(fake_b))
-            loss_d = sum(
-                0.5 * least_squares_loss(judge(real), 1.0)
-                + 0.5 * least_squares_loss(judge(fake), 0.0)
-                for judge, real, fake in pairs
-            )
+        with precision():  # the pool detaches: this step must not reach the translators
+            loss_d = judges_loss(nets, *batch, pool_a(fake_a), pool_b(fake_b))
         opt_d.zero_grad()
         loss_d.backward()
         opt_d.step()
-        return {"loss_g": loss_g, "loss_d": loss_d, "cycle": loss_cycle}
+        return losses | {"judges": loss_d}
 
     return train_step
 
 
-def make_paired_step(
-    generator: nn.Module, optimizer: torch.optim.Optimizer
-) -> Callable[[tuple[Tensor, Tensor]], dict[str, Tensor]]:
-    """`train_step((source, target))` of plain regression: L1 on true pairs."""
+def linear_decay(optimizer: torch.optim.Optimizer, steps: int, hold: float = 0.5):
+    """A schedule: the full rate for `hold` of `steps`, then a line down to 0."""
 
-    def train_step(batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
-        source, target = batch
-        loss = (generator(source) - target).abs().mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        return {"loss": loss}
+    def factor(step: int) -> float:
+        return min(1.0, max(0.0, 1 - step / steps) / (1 - hold))
 
-    return train_step
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 
 
 @torch.no_grad()
@@ -254,9 +285,30 @@ def translate(generator: nn.Module, images: Tensor, batch_size: int = 250) -> Te
     return torch.cat([generator(part) for part in images.split(batch_size)])
 
 
+# --- what the lesson measures ---------------------------------------------------------
+
+
 def receptive_field(layers: Iterable[tuple[int, int]]) -> int:
-    """Side in pixels that one output sees, for convolutions [(kernel, stride), ...]."""
+    """Side in pixels that one output sees through [(kernel, stride), ...]."""
     side = 1
     for kernel, stride in reversed(list(layers)):
         side = (side - 1) * stride + kernel
     return side
+
+
+def lesion_recall(
+    images: Tensor,
+    lesions: Sequence[tuple[int, Tensor]],
+    healthy: float,
+    lesion: float,
+) -> float:
+    """Share of the lesions that are still lesions. (N, 1, H, W) -> 0..1.
+
+    `lesions` are (image number, mask (H, W) bool); one is found if its mean value is
+    nearer to that of true lesions than to that of healthy tissue.
+    """
+    found = 0
+    for number, mask in lesions:
+        value = images[number, 0][mask].mean()
+        found += int(abs(value - lesion) < abs(value - healthy))
+    return found / len(lesions)

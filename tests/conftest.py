@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+import course_lib  # noqa: F401 - sets how torch waits, before torch is imported
+
 LESSON = '''\
 # ---
 # jupyter:

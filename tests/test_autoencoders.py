@@ -12,9 +12,12 @@ from course_lib.autoencoders import (
     Autoencoder,
     Decoder,
     add_noise,
+    denoising_loss,
     feature_sizes,
     fit_pca,
     reconstruction_loss,
+    residual_map,
+    sample_codes,
     sparsity_penalty,
 )
 
@@ -100,6 +103,36 @@ def test_noise_has_the_asked_strength_and_comes_from_the_generator():
     assert torch.equal(add_noise(x, 0, torch.Generator()), x)
     with pytest.raises(ValueError, match="negative"):
         add_noise(x, -1, torch.Generator())
+
+
+def test_denoising_compares_the_output_with_the_clean_image():
+    x = torch.zeros(64, 1, 16, 16)
+    model = torch.nn.Identity()
+    loss = denoising_loss(model, x, 0.5, torch.Generator().manual_seed(0))
+    assert loss.item() == pytest.approx(0.25, rel=0.05)  # the noise's own variance
+    silent = torch.nn.Threshold(float("inf"), 0.0)  # always answers 0
+    assert denoising_loss(silent, x, 0.5, torch.Generator()) == 0
+
+
+def test_residual_map_is_the_mean_absolute_error_over_channels():
+    x = torch.zeros(2, 3, 4, 4)
+    x_hat = x.clone()
+    x_hat[1, :, 2, 3] = torch.tensor([0.3, -0.6, 0.0])
+    residual = residual_map(x, x_hat)
+    assert residual.shape == (2, 4, 4)
+    assert residual.sum().item() == pytest.approx(0.3)
+    assert residual[1, 2, 3].item() == pytest.approx(0.3)
+
+
+def test_sampled_codes_have_the_mean_and_covariance_of_the_codes():
+    rng = torch.Generator().manual_seed(0)
+    mixing = torch.tensor([[2.0, 0.0], [1.0, 0.5]])
+    codes = torch.randn(500, 2, generator=rng) @ mixing.T + torch.tensor([3.0, -1.0])
+    drawn = sample_codes(codes, 50_000, torch.Generator().manual_seed(1))
+    torch.testing.assert_close(drawn.mean(0), codes.mean(0), atol=0.05, rtol=0)
+    torch.testing.assert_close(drawn.T.cov(), codes.T.cov(), atol=0.1, rtol=0)
+    again = sample_codes(codes, 5, torch.Generator().manual_seed(1))
+    assert torch.equal(again, sample_codes(codes, 5, torch.Generator().manual_seed(1)))
 
 
 def test_pca_equals_the_singular_value_decomposition():

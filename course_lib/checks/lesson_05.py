@@ -1,0 +1,303 @@
+"""Checks of lesson 05: the cycle, the judges, the patch, the pool, the lesions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from course_lib.checks import exercise
+
+
+def _rng(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def _images(n: int, seed: int = 0) -> Tensor:
+    return torch.rand(n, 1, 6, 6, generator=_rng(seed)) - 0.6
+
+
+def _near(a: Any, b: Any, tolerance: float = 1e-5) -> bool:
+    a, b = torch.as_tensor(a).double(), torch.as_tensor(b).double()
+    return a.shape == b.shape and bool(torch.allclose(a, b, rtol=0, atol=tolerance))
+
+
+class _Affine(nn.Module):
+    """scale * x + shift: two of them commute only by chance."""
+
+    def __init__(self, scale: float, shift: float) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(scale))
+        self.shift = nn.Parameter(torch.tensor(shift))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.scale * x + self.shift
+
+
+@exercise(
+    "E05.1",
+    "right: there and back, both ways, against the image that you started from. No "
+    "pair was needed.",
+)
+def check_round_trips(student: Callable[..., Tensor]) -> str | None:
+    g_ab, g_ba = _Affine(0.5, 0.3), _Affine(1.4, -0.2)
+    a, b = _images(3), _images(3, seed=1)
+
+    def l1(x: Tensor, y: Tensor) -> Tensor:
+        return (x - y).abs().mean()
+
+    there_a, there_b = g_ab(a), g_ba(b)
+    back_a, back_b = g_ba(there_a), g_ab(there_b)
+    answer = student(g_ab, g_ba, a, b)
+    right = l1(back_a, a) + l1(back_b, b)
+    wrong = {
+        "this is one way only, A to B and back. From B to A and back the translators "
+        "could still do what they like.": l1(back_a, a),
+        "this is one way only, B to A and back. Start from A as well.": l1(back_b, b),
+        "the two halves are in the wrong order: real_a goes through g_ab first, and "
+        "g_ba brings it back.": l1(g_ab(g_ba(a)), a) + l1(g_ba(g_ab(b)), b),
+        "you compared a translation with real_b or real_a. They show other heads: "
+        "there are no pairs. Compare each image with itself after the way back.": l1(
+            there_a, b
+        )
+        + l1(there_b, a),
+        "you compared each image with its translation: that forbids to translate. "
+        "Compare after the way back.": l1(there_a, a) + l1(there_b, b),
+        "you squared the differences; the paper takes absolute values, which blur "
+        "less.": (back_a - a).square().mean() + (back_b - b).square().mean(),
+        "take the mean over all pixels and images, not the sum.": (
+            (back_a - a).abs().sum() + (back_b - b).abs().sum()
+        ),
+        "add the two ways; their mean halves the weight that the paper gives.": right
+        / 2,
+    }
+    for hint, value in wrong.items():
+        if _near(answer, value):
+            return hint
+    if not _near(answer, right):
+        return f"expected {right:.4f} for two small translators, got {answer}."
+    if not answer.requires_grad:
+        return "the loss has no gradient: leave out detach(), item() and no_grad()."
+    found = torch.autograd.grad(answer, g_ab.scale, allow_unused=True)[0]
+    (full,) = torch.autograd.grad(
+        l1(g_ba(g_ab(a)), a) + l1(g_ab(g_ba(b)), b), g_ab.scale
+    )
+    if found is None or not _near(found, full):
+        return (
+            "the gradient stops halfway: do not detach the translation, or its "
+            "translator never hears that the way back failed."
+        )
+    return None
+
+
+@exercise(
+    "E05.2",
+    "right: towards 1 on real patches, towards 0 on fakes, and not a step further: "
+    "the translator is not told here.",
+)
+def check_judge_step_loss(student: Callable[..., Tensor]) -> str | None:
+    judge, translator = nn.Conv2d(1, 1, 3), _Affine(0.8, 0.1)
+    with torch.no_grad():
+        judge.weight.copy_(torch.randn(judge.weight.shape, generator=_rng(3)) / 3)
+        judge.bias.fill_(0.2)
+    real, source = _images(4), _images(4, seed=5)
+    fake = translator(source)
+    answer = student(judge, real, fake)
+    on_real, on_fake = judge(real), judge(fake)
+    right = ((on_real - 1).square().mean() + on_fake.square().mean()) / 2
+    swapped = (on_real.square().mean() + (on_fake - 1).square().mean()) / 2
+    entropy = nn.functional.softplus(-on_real).mean()
+    entropy = entropy + nn.functional.softplus(on_fake).mean()
+    wrong = {
+        "the targets are swapped: 1 for real patches, 0 for fakes. This judge would "
+        "praise the forger.": swapped,
+        "this is the logistic loss of lesson 03; CycleGAN uses least squares, "
+        "(logit - target)**2.": entropy,
+        "this is what the translator minimises. The judge also learns from real "
+        "images, and wants 0 on fakes.": (on_fake - 1).square().mean(),
+        "only the fakes are in it: a judge that has never seen a real image says 0 "
+        "to all.": on_fake.square().mean(),
+        "square each patch's error before the mean: patches must not cancel.": (
+            (on_real.mean() - 1).square() + on_fake.mean().square()
+        )
+        / 2,
+        "halve the sum: the paper slows the judge down to the translator's pace.": 2
+        * right,
+    }
+    for hint, value in wrong.items():
+        if _near(answer, value):
+            return hint
+        if _near(2 * torch.as_tensor(answer).detach(), value) and value is entropy:
+            return hint
+    if not _near(answer, right):
+        return f"expected {right:.4f} for a small judge, got {answer}."
+    if not answer.requires_grad:
+        return "the loss has no gradient: only the fake is detached, not the answer."
+    gradient = torch.autograd.grad(
+        answer, [judge.weight, translator.scale], allow_unused=True
+    )
+    if gradient[0] is None:
+        return "the judge gets no gradient: detach the fake, not what the judge says."
+    if gradient[1] is not None:
+        return (
+            "the gradient reaches the translator, and pushes it towards being caught: "
+            "use fake.detach()."
+        )
+    return None
+
+
+@exercise(
+    "E05.3",
+    "right: from the last layer back to the image, each stride spreads what lies "
+    "behind it. 70 pixels for the paper's judge.",
+)
+def check_receptive_field(student: Callable[..., int]) -> str | None:
+    paper = [(4, 2), (4, 2), (4, 2), (4, 1), (4, 1)]
+    cases = [paper, [(4, 2), (4, 2), (4, 1)], [(3, 1), (3, 1)], [(5, 1), (3, 2)], []]
+
+    def right(layers: list[tuple[int, int]]) -> int:
+        side, step = 1, 1
+        for kernel, stride in layers:
+            side, step = side + (kernel - 1) * step, step * stride
+        return side
+
+    def forwards(layers: list[tuple[int, int]]) -> int:
+        return right(layers[::-1])
+
+    def no_stride(layers: list[tuple[int, int]]) -> int:
+        return 1 + sum(kernel - 1 for kernel, _ in layers)
+
+    def summed(layers: list[tuple[int, int]]) -> int:
+        return sum(kernel for kernel, _ in layers)
+
+    def late_stride(layers: list[tuple[int, int]]) -> int:
+        side = 1
+        for kernel, stride in reversed(layers):
+            side = side * stride + kernel
+        return side
+
+    answers = [student(list(case)) for case in cases]
+    wrong = {
+        "you went from the image to the output. The order matters: start at one "
+        "output, size 1, and go back layer by layer.": forwards,
+        "you left out the strides: behind a stride of 2 the next layer's pixels lie "
+        "two apart.": no_stride,
+        "kernels overlap: each adds kernel - 1 pixels, not kernel.": summed,
+        "side positions of stride s span (side - 1) * s pixels, and the last kernel "
+        "adds its own width.": late_stride,
+    }
+    for hint, slip in wrong.items():
+        if answers == [slip(case) for case in cases]:
+            return hint
+    for case, answer in zip(cases, answers, strict=True):
+        if answer != right(case):
+            return f"{case} sees {right(case)} pixels, not {answer}."
+    return None
+
+
+@exercise(
+    "E05.4",
+    "right: half of what the judge sees is older, so a forger cannot go back to a "
+    "trick that worked ten steps ago.",
+)
+def check_swap_with_pool(student: Callable[..., Tensor]) -> str | None:
+    size, rounds, n = 10, 300, 2
+    pool: list[Tensor] = []
+    rng = _rng(0)
+    scale = torch.tensor(1.0, requires_grad=True)
+    old, ages, late = 0, [], []
+    for step in range(rounds):
+        fakes = scale * torch.arange(n * step, n * step + n).view(n, 1, 1, 1).float()
+        shown = student(pool, fakes, size, rng)
+        if tuple(torch.as_tensor(shown).shape) != (n, 1, 1, 1):
+            shape = tuple(torch.as_tensor(shown).shape)
+            return f"return a batch as large as fakes, {(n, 1, 1, 1)}, not {shape}."
+        if len(pool) > size:
+            return (
+                f"the pool holds {len(pool)} images, more than its size {size}: once "
+                "it is full, a new one takes the place of an old one."
+            )
+        if step == 0 and not pool:
+            return "the pool stays empty: while it is not full, each fake goes in."
+        numbers = shown.flatten().tolist()
+        if step < size // n and numbers != fakes.flatten().tolist():
+            return "while the pool fills, the judge sees the fakes themselves."
+        if shown.requires_grad or any(x.requires_grad for x in pool):
+            return (
+                "the pool keeps gradients: it would hold every step's graph in memory, "
+                "and the judge's step would reach the translator. Detach the fakes."
+            )
+        ages += [n * step + i - x for i, x in enumerate(numbers)]
+        if step >= size:
+            old += sum(x < n * step for x in numbers)
+            late += [float(x) for x in torch.stack(pool).flatten()]
+    share = old / (n * (rounds - size))
+    if min(late[-size:]) < n * size:
+        return (
+            "the first fakes never leave the pool: put the new one where the old one "
+            "was."
+        )
+    if share == 0:
+        return "the judge never sees an old fake: return what you took from the pool."
+    if share > 0.9:
+        return "the judge sees old fakes only: swap with probability one half."
+    if not 0.4 < share < 0.6:
+        return f"{share:.0%} of what the judge sees is old; it should be one half."
+    if any(a > b for a, b in pairwise(ages)) and max(ages) <= n * size:
+        return "always the oldest goes: choose the place in the pool at random."
+    return None
+
+
+@exercise(
+    "E05.5",
+    "right: counted lesion by lesion, so that a missed small one weighs as much as a "
+    "missed large one, and PSNR cannot drown it.",
+)
+def check_lesion_recall(student: Callable[..., float]) -> str | None:
+    healthy, lesion = -0.4, 0.6
+    images = torch.full((3, 1, 8, 8), healthy)
+    masks = torch.zeros(6, 8, 8, dtype=torch.bool)
+    masks[0, :4, :4] = True  # in image 0: a large one, kept, and a faint one
+    masks[1, 6:, 6:] = True
+    masks[2, 6:, 6:] = True  # in image 1: three small ones, kept, faint and gone
+    masks[3, :2, :2] = True
+    masks[4, 4:6, :2] = True
+    masks[5, 2:6, 2:6] = True  # in image 2: bright and dark halves
+    images[0, 0][masks[0]], images[0, 0][masks[1]] = 0.5, 0.05
+    images[1, 0][masks[2]], images[1, 0][masks[3]] = 0.3, 0.0
+    images[2, 0, 2:4, 2:6], images[2, 0, 4:6, 2:6] = 0.55, -0.5
+    lesions = list(zip((0, 0, 1, 1, 1, 2), masks, strict=True))
+    right = 2 / 6
+
+    def ask(found: Tensor, low: float, high: float) -> float:
+        return float(student(found, lesions, low, high))
+
+    answer = ask(images, healthy, lesion)
+    values = [images[i, 0][mask] for i, mask in lesions]
+    middle = (healthy + lesion) / 2
+    pixels = torch.cat(values)
+    wrong = {
+        "you counted pixels: one large lesion then outweighs many small ones. Count "
+        "lesions.": float((pixels > middle).float().mean()),
+        "you counted a lesion as found if any of its pixels is bright: noise would do. "
+        "Take its mean.": sum(float(v.max() > middle) for v in values) / 6,
+        "you counted what is above zero; the border lies halfway between healthy and "
+        "lesion.": sum(float(v.mean() > -1e-6) for v in values) / 6,
+        "this is the share that was lost; recall is the share that was found.": 4 / 6,
+        "you returned a count; divide by the number of lesions.": 2.0,
+        "this is the mean over images; count over lesions.": (1 / 2 + 1 / 3 + 0) / 3,
+    }
+    for hint, value in wrong.items():
+        if abs(answer - value) < 1e-6:
+            return hint
+    if abs(answer - right) > 1e-6:
+        return f"2 of these 6 lesions are found: recall 0.333, not {answer:.3f}."
+    if abs(ask(-images, -healthy, -lesion) - right) > 1e-6:
+        return (
+            "on T1 lesions are darker than white matter. Ask which value is nearer, "
+            "not which is brighter."
+        )
+    return None
