@@ -51,6 +51,7 @@ def nearest_training(
         raise ValueError(
             f"compare like with like: {tuple(images.shape)} and {tuple(train.shape)}"
         )
+    images, train = images.cpu(), train.cpu()
     repeated = {pair.b for pair in find_duplicates(train, near=None)}
     kept = torch.tensor([i for i in range(len(train)) if i not in repeated])
     if len(kept) < 5:
@@ -262,8 +263,9 @@ class AuditReport:
     n_train: int
     n_held_out: int
     duplicates: int
-    leaked: int
-    copies: int
+    near: int  # fakes that are near copies, ratio 0.3 or less
+    leaked: int  # held-out images that are
+    copies: int  # fakes below the threshold
     held_out_copies: int
     threshold: float
     p_value: float
@@ -277,20 +279,30 @@ class AuditReport:
         """What may be concluded, in a few sentences."""
         share, usual = self.copies / self.n, self.held_out_copies / self.n_held_out
         counted = (
-            f"{self.copies} of {self.n} fakes ({share:.1%}) lie as near to a training "
-            f"image as a copy does, against {usual:.1%} of held-out images "
+            f"{share:.1%} of {self.n} fakes lie nearer to a training image than nearly "
+            f"all held-out images do, against {usual:.1%} of those "
             f"(p = {self.p_value:.2g})"
         )
         attack, base = self.membership, self.membership_baseline
         auc = f"AUC {attack.auc:.2f} ({attack.low:.2f} to {attack.high:.2f})"
         if self.p_value <= 0.01:
             said = f"The generator copies: {counted}."
+        elif self.near:
+            said = (
+                f"{self.near} of {self.n} fakes are near copies of training images "
+                f"(ratio {NEAR} or less): look at them with show_copies. They are no "
+                f"proven excess: {counted}."
+            )
         elif attack.low > max(0.5, base.high):
-            said = f"No excess of copies ({counted}), but training images can be told "
-            said += f"from others by the fakes, {auc}."
+            said = (
+                f"No copies were found ({counted}), but training images can be told "
+                f"from others by the fakes: {auc}."
+            )
         else:
-            said = f"No copying was found: {counted}; membership {auc}. That is no "
-            said += "proof of privacy."
+            said = (
+                f"No copying was found: {counted}; membership {auc}. That is no proof "
+                "of privacy."
+            )
         if self.leaked:
             said += (
                 f" {self.leaked} of {self.n_held_out} held-out images are near copies "
@@ -304,20 +316,25 @@ class AuditReport:
 
     def _rows(self) -> list[list[str]]:
         attack, base = self.membership, self.membership_baseline
-        copied = f"{self.copies / self.n:.1%}"
         return [
             ["", "fakes", "baseline", "the baseline is"],
             ["repeated training images", f"{self.duplicates}", "", ""],
             [
-                f"near copies (ratio < {self.threshold:.2f})",
-                copied,
+                f"near copies (ratio {NEAR} or less)",
+                f"{self.near / self.n:.1%}",
+                f"{self.leaked / self.n_held_out:.1%}",
+                "held-out images",
+            ],
+            [
+                f"suspects (ratio below {self.threshold:.2f})",
+                f"{self.copies / self.n:.1%}",
                 f"{self.held_out_copies / self.n_held_out:.1%}",
                 "held-out images",
             ],
             [
                 "membership AUC",
-                f"{attack.auc:.2f} ({attack.low:.2f} to {attack.high:.2f})",
-                f"{base.auc:.2f} ({base.low:.2f} to {base.high:.2f})",
+                f"{attack.auc:.2f}\n({attack.low:.2f} to {attack.high:.2f})",
+                f"{base.auc:.2f}\n({base.low:.2f} to {base.high:.2f})",
                 "other training images for fakes",
             ],
             [
@@ -359,6 +376,7 @@ def audit(
     """
     from scipy.stats import nhypergeom
 
+    fake, train, held_out = fake.cpu(), train.cpu(), held_out.cpu()
     duplicates = find_duplicates(train, near=None)
     copies = find_copies(fake, train, held_out, fpr=fpr)
     flagged = int(copies.flagged.sum())
@@ -376,6 +394,7 @@ def audit(
         n_train=len(train),
         n_held_out=len(held_out),
         duplicates=len(duplicates),
+        near=int((copies.nearest.ratio <= NEAR).sum()),
         leaked=copies.leaked,
         copies=flagged,
         held_out_copies=usual,

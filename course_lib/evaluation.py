@@ -172,7 +172,8 @@ def _doubts(
             )
             break
     in_real, in_fake = _digests(real), _digests(fake)
-    if copies := sum(digest in set(in_real) for digest in in_fake):
+    reference = set(in_real)
+    if copies := sum(digest in reference for digest in in_fake):
         doubts.append(
             f"{copies} of {n} fakes are bytes of the reference itself: the distances "
             "reward copies"

@@ -154,7 +154,7 @@ def reserved_split(images: Tensor, seed: int = 0) -> tuple[Tensor, Tensor]:
     if images.dtype != torch.uint8:
         pixels = ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
     key = seed.to_bytes(8, "little")
-    pixels = pixels.contiguous().numpy()
+    pixels = pixels.cpu().contiguous().numpy()
     hashes = (hashlib.blake2b(image, digest_size=8, key=key) for image in pixels)
     mine = torch.tensor([h.digest()[0] % RESERVED == 0 for h in hashes])
     return torch.nonzero(mine).flatten(), torch.nonzero(~mine).flatten()

@@ -99,9 +99,11 @@ class Report:
         return cls(**fields)
 
     def _rows(self) -> list[list[str]]:
-        rows = [["", "value", "95 % interval", f"real vs real (N = {self.baseline_n})"]]
+        rows = [
+            ["", "value", "95 % interval", f"real vs real\n(N = {self.baseline_n})"]
+        ]
         if self.baseline_n != self.n:
-            rows[0].append(f"value at N = {self.baseline_n}")
+            rows[0].append(f"value at\nN = {self.baseline_n}")
         for name, s in self.scores.items():
             interval = f"{s.low:.3g} to {s.high:.3g}"
             row = [f"{name} {_arrow(name)}", f"{s.value:.3g}", interval]
@@ -169,7 +171,7 @@ class Comparison:
         rows = [["", *(f"{key} {_arrow(key)}" for key in first.scores), "p"]]
         for name, report in self.reports.items():
             row = [
-                f"{s.value:.3g} ({s.low:.3g} to {s.high:.3g})"
+                f"{s.value:.3g}\n({s.low:.3g} to {s.high:.3g})"
                 for s in report.scores.values()
             ]
             rows.append([name, *row, f"{report.p_value:.2g}"])
@@ -203,6 +205,7 @@ def _arrow(name: str) -> str:
 
 
 def text_table(rows: list[list[str]]) -> str:
+    rows = [[cell.replace("\n", " ") for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for row in rows:
@@ -225,8 +228,10 @@ def html_table(rows: list[list[str]], caption: str) -> str:
             tag, scope = "td", ""
             if number == 0 or column == 0:
                 tag, scope = "th", f' scope="{"col" if number == 0 else "row"}"'
-            cells += f'<{tag}{scope} style="{style}text-align:{align}">'
-            cells += f"{html.escape(text)}</{tag}>"
+            wrap = "normal" if number == 0 else "nowrap"
+            cells += f'<{tag}{scope} style="{style}text-align:{align};'
+            cells += f'white-space:{wrap}">'
+            cells += html.escape(text).replace("\n", "<br>") + f"</{tag}>"
         body += f'<tr style="background:none">{cells}</tr>'
     return (
         '<table style="border-collapse:collapse;color:inherit"><caption style="'

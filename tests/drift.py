@@ -30,8 +30,8 @@ LAYERS = (
     "runtime template anatomy phantoms cards fetch npz pixels readers batching "
     "duplicates exercises",
     "datasets metrics distances neighbours plotting sources",
-    "training checkpoints feature_net features feature_training",
-    "evaluation audit",
+    "training checkpoints feature_net features feature_training pretrained reports",
+    "evaluation audit conditional",
     "mr_console widgets checks lint notebooks pages runner",
 )
 LAYER = {name: i for i, line in enumerate(LAYERS) for name in line.split()}

@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from course_lib.audit import (
+    _directions,
+    _smooth,
     audit,
     authenticity,
     find_copies,
@@ -155,6 +157,16 @@ def test_the_interval_narrows_with_more_images():
     assert many.high - many.low < 0.5 * (few.high - few.low)
 
 
+def test_the_interval_is_as_wide_as_the_closed_form_of_delong():
+    fakes, members, others = (textures(n, seed) for seed, n in enumerate((50, 60, 90)))
+    known, *sets = (_directions(_smooth(x)) for x in (fakes, members, others))
+    inside, outside = ((x @ known.T).amax(dim=1) for x in sets)
+    wins = (inside[:, None] > outside).double()
+    error = (wins.mean(dim=1).var() / 60 + wins.mean(dim=0).var() / 90).sqrt()
+    found = membership_auc(fakes, members, others)
+    assert found.high - found.low == pytest.approx(3.92 * error.item(), rel=0.15)
+
+
 def test_authenticity_is_zero_for_copies_and_half_or_more_for_new_images():
     train, new = textures(120, seed=0), textures(120, seed=1)
     assert authenticity(train, train) == 0
@@ -164,8 +176,6 @@ def test_authenticity_is_zero_for_copies_and_half_or_more_for_new_images():
 
 def test_authenticity_is_its_definition_written_out():
     train, fake = textures(20, seed=0), textures(10, seed=1)
-    from course_lib.audit import _directions, _smooth
-
     t, f = (_directions(_smooth(x)).double() for x in (train, fake))
     within = torch.cdist(t, t).fill_diagonal_(float("inf")).amin(dim=1)
     distance, match = torch.cdist(f, t).min(dim=1)
@@ -185,6 +195,14 @@ def test_the_audit_tells_a_copying_generator_from_one_that_does_not(phantom):
     assert "The generator copies: " in thief.conclusion
     assert thief.p_value < 1e-6 < honest.p_value
     assert thief.copies >= 76
+
+
+def test_few_copies_are_named_even_where_the_test_of_excess_sees_none(phantom):
+    train, held_out, others = phantom
+    fakes = torch.cat([others[:40], train[:1]])
+    found = audit(fakes, train, torch.cat([held_out, train[5:9]]))
+    assert found.near == 1 and found.p_value > 0.01
+    assert "1 of 41 fakes are near copies" in found.conclusion
 
 
 def test_the_audit_counts_duplicates_of_the_training_set_first(phantom):
