@@ -41,9 +41,9 @@ def up_block(c_in: int, c_out: int) -> nn.Sequential:
     """Batch norm, ReLU, and a transposed convolution that doubles the side."""
     return nn.Sequential(
         nn.BatchNorm2d(c_in),
-        nn.ReLU(),
+        nn.ReLU(inplace=True),
         # kernel 4, stride 2: every pixel is covered equally, no checkerboard
-        nn.ConvTranspose2d(c_in, c_out, 4, stride=2, padding=1),
+        nn.ConvTranspose2d(c_in, c_out, 4, stride=2, padding=1, bias=False),
     )
 
 
@@ -51,8 +51,9 @@ class Generator(nn.Module):
     """Noise to image. (N, latent_dim), labels (N,) or None -> (N, channels, S, S).
 
     ReLU and batch norm inside, tanh at the output: images in (-1, 1). With
-    `num_classes` the label is embedded beside z (Mirza and Osindero 2014). S: 28, 32,
-    64 or 128. Radford et al. 2015.
+    `num_classes` the label stands beside z, one-hot (Mirza and Osindero 2014): a loud
+    embedding would drown z, and each class collapse to one image. S: 28, 32, 64 or 128.
+    Radford et al. 2015.
     """
 
     def __init__(
@@ -64,18 +65,17 @@ class Generator(nn.Module):
         num_classes: int | None = None,
     ) -> None:
         super().__init__()
-        self.latent_dim = latent_dim
+        self.latent_dim, self.num_classes = latent_dim, num_classes
         widths, side = stage_widths(image_size, width)
-        self.embed = nn.Embedding(num_classes, latent_dim) if num_classes else None
-        inputs = 2 * latent_dim if num_classes else latent_dim
+        inputs = latent_dim + (num_classes or 0)
         self.project = nn.Linear(inputs, widths[-1] * side**2, bias=False)
         self.unflatten = nn.Unflatten(1, (widths[-1], side, side))
         blocks = [up_block(*c) for c in pairwise([*widths[::-1], channels])]
         self.blocks = nn.Sequential(*blocks, nn.Tanh())
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        if self.embed is not None:
-            z = torch.cat([z, self.embed(labels)], dim=1)
+        if self.num_classes:
+            z = torch.cat([z, F.one_hot(labels, self.num_classes).to(z)], dim=1)
         return self.blocks(self.unflatten(self.project(z)))
 
 
@@ -84,14 +84,15 @@ def down_block(c_in: int, c_out: int, norm: str = "batch") -> nn.Sequential:
 
     `norm`: "batch", "none", "instance", or "spectral", which acts on the weights.
     """
-    conv = nn.Conv2d(c_in, c_out, 4, stride=2, padding=1)
+    free = norm in ("none", "spectral")  # the other norms have a bias of their own
+    conv = nn.Conv2d(c_in, c_out, 4, stride=2, padding=1, bias=free)
     layers = {"batch": nn.BatchNorm2d(c_out), "none": nn.Identity()}
     layers["instance"] = nn.InstanceNorm2d(c_out, affine=True)
     layers["spectral"] = nn.Identity()
     if norm not in layers:
         raise ValueError(f"norm {norm!r}: choose from {', '.join(layers)}")
     conv = spectral_norm(conv) if norm == "spectral" else conv
-    return nn.Sequential(conv, layers[norm], nn.LeakyReLU(0.2))
+    return nn.Sequential(conv, layers[norm], nn.LeakyReLU(0.2, inplace=True))
 
 
 class Discriminator(nn.Module):

@@ -5,12 +5,14 @@ torch only: this file imports nothing of the course, so you can carry it away.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from itertools import count, pairwise
 
 import torch
 from torch import Tensor, nn
+
+PAPER_WEIGHTS = {"gan": 1.0, "cycle": 10.0}
 
 
 def conv_block(c_in: int, c_out: int, kernel_size: int, stride: int = 1) -> nn.Module:
@@ -130,11 +132,13 @@ class CycleGAN(nn.Module):
         self.d_a = PatchDiscriminator(d_width, n_layers, channels)
         self.d_b = PatchDiscriminator(d_width, n_layers, channels)
 
-    def translators(self) -> list[nn.Parameter]:
-        return [*self.g_ab.parameters(), *self.g_ba.parameters()]
+    @property
+    def translators(self) -> nn.ModuleList:
+        return nn.ModuleList([self.g_ab, self.g_ba])
 
-    def judges(self) -> list[nn.Parameter]:
-        return [*self.d_a.parameters(), *self.d_b.parameters()]
+    @property
+    def judges(self) -> nn.ModuleList:
+        return nn.ModuleList([self.d_a, self.d_b])
 
 
 class ImagePool:
@@ -184,29 +188,35 @@ def identity_loss(real: Tensor, same: Tensor) -> Tensor:
 
 
 def translators_loss(
-    nets: CycleGAN, real_a: Tensor, real_b: Tensor, *, identity: bool = False
-) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-    """Losses "gan", "cycle" and, if wanted, "identity" of both ways; fake_a, fake_b."""
+    nets: CycleGAN, reals: tuple[Tensor, Tensor], weights: dict[str, float]
+) -> tuple[Tensor, dict[str, Tensor], tuple[Tensor, Tensor]]:
+    """(real_a, real_b) -> the weighted sum, each loss, and (fake_a, fake_b).
+
+    `weights` has "gan" and "cycle", and "identity" where it is wanted. Zhu et al. 2017,
+    eq. 3; least squares instead of logarithms, as in their section 4.
+    """
+    real_a, real_b = reals
     fake_b, fake_a = nets.g_ab(real_a), nets.g_ba(real_b)
     rec_a, rec_b = nets.g_ba(fake_b), nets.g_ab(fake_a)
+    on_a, on_b = nets.d_a(fake_a), nets.d_b(fake_b)
     losses = {
-        "gan": least_squares_loss(nets.d_b(fake_b), 1.0)
-        + least_squares_loss(nets.d_a(fake_a), 1.0),
+        "gan": least_squares_loss(on_a, 1.0) + least_squares_loss(on_b, 1.0),
         "cycle": cycle_loss(real_a, rec_a) + cycle_loss(real_b, rec_b),
     }
-    if identity:
+    if "identity" in weights:
         same_a, same_b = nets.g_ba(real_a), nets.g_ab(real_b)
-        losses["identity"] = identity_loss(real_a, same_a)
-        losses["identity"] = losses["identity"] + identity_loss(real_b, same_b)
-    return losses, fake_a, fake_b
+        identity = identity_loss(real_a, same_a) + identity_loss(real_b, same_b)
+        losses["identity"] = identity
+    total = sum(weights[name] * loss for name, loss in losses.items())
+    return total, losses, (fake_a, fake_b)
 
 
 def judges_loss(
-    nets: CycleGAN, real_a: Tensor, real_b: Tensor, fake_a: Tensor, fake_b: Tensor
+    nets: CycleGAN, reals: tuple[Tensor, Tensor], fakes: list[Tensor]
 ) -> Tensor:
     """What both discriminators minimise; the fakes must come without gradient."""
     total = 0.0
-    for judge, real, fake in ((nets.d_a, real_a, fake_a), (nets.d_b, real_b, fake_b)):
+    for judge, real, fake in zip(nets.judges, reals, fakes, strict=True):
         total = total + least_squares_loss(judge(real), 1.0) / 2
         total = total + least_squares_loss(judge(fake), 0.0) / 2
     return total
@@ -215,57 +225,50 @@ def judges_loss(
 # --- steps for training.fit -----------------------------------------------------------
 
 
-def cycle_ramp(step: int, warm_up: int, start: float = 0.05) -> float:
-    """Share of the cycle's weight at `step`: a line from `start` to 1 at `warm_up`.
+def cycle_ramp(step: int, warm_up: int, start: float = 0.02) -> float:
+    """Share of the cycle's weight at `step`: a parabola from `start` to 1 at `warm_up`.
 
     Not in the paper: with the whole weight from the first step, the translators agree
-    on any invertible code, before the judges can say which one (lesson 05).
+    on some invertible code before the judges can say which one (lesson 05).
     """
-    return min(1.0, start + (1 - start) * step / warm_up) if warm_up else 1.0
+    return min(1.0, start + (1 - start) * (step / warm_up) ** 2) if warm_up else 1.0
+
+
+def descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    """One step downhill."""
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
 
 
 def make_cyclegan_step(
     nets: CycleGAN,
     opt_g: torch.optim.Optimizer,
     opt_d: torch.optim.Optimizer,
-    *,
-    weights: dict[str, float] | None = None,
+    weights: dict[str, float] = PAPER_WEIGHTS,
     warm_up: int = 0,
-    pool_size: int = 50,
     precision: Callable[[], AbstractContextManager] = nullcontext,
 ) -> Callable[[tuple[Tensor, Tensor]], dict[str, Tensor]]:
     """`train_step((real_a, real_b))`: one step of both translators, one of both judges.
 
-    The two batches need not belong together. `weights` of the losses replace those of
-    the paper, {"gan": 1, "cycle": 10, "identity": 0}; `warm_up` as in `cycle_ramp`.
-    `precision()` is entered around the networks, such as autocast on a GPU.
-    Zhu et al. 2017, eq. 3 and section 4.
+    The two batches need not belong together. `warm_up` as in `cycle_ramp`.
+    `precision()` is entered around the networks: autocast on a GPU.
     """
-    weights = {"gan": 1.0, "cycle": 10.0, "identity": 0.0} | (weights or {})
-    pool_a, pool_b = ImagePool(pool_size, seed=0), ImagePool(pool_size, seed=1)
-    steps = count()
+    pools, steps = (ImagePool(seed=0), ImagePool(seed=1)), count()
 
-    def train_step(batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
-        now = weights | {"cycle": weights["cycle"] * cycle_ramp(next(steps), warm_up)}
-        for weight in nets.judges():  # the translators' step needs no gradient of them
-            weight.requires_grad_(False)
+    def train_step(reals: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+        share = cycle_ramp(next(steps), warm_up)
+        now = weights | {"cycle": share * weights["cycle"]}
+        nets.judges.requires_grad_(False)  # this step needs no gradient of them
         with precision():
-            losses, fake_a, fake_b = translators_loss(
-                nets, *batch, identity=now["identity"] > 0
-            )
-            total = sum(now[name] * loss for name, loss in losses.items())
-        opt_g.zero_grad()
-        total.backward()
-        opt_g.step()
-
-        for weight in nets.judges():
-            weight.requires_grad_(True)
-        with precision():  # the pool detaches: this step must not reach the translators
-            loss_d = judges_loss(nets, *batch, pool_a(fake_a), pool_b(fake_b))
-        opt_d.zero_grad()
-        loss_d.backward()
-        opt_d.step()
-        return losses | {"judges": loss_d}
+            total, losses, fakes = translators_loss(nets, reals, now)
+        descend(opt_g, total)
+        nets.judges.requires_grad_(True)
+        shown = [pool(fake) for pool, fake in zip(pools, fakes, strict=True)]
+        with precision():
+            losses["judges"] = judges_loss(nets, reals, shown)
+        descend(opt_d, losses["judges"])
+        return losses
 
     return train_step
 
@@ -288,17 +291,17 @@ def translate(generator: nn.Module, images: Tensor, batch_size: int = 250) -> Te
 # --- what the lesson measures ---------------------------------------------------------
 
 
-def receptive_field(layers: Iterable[tuple[int, int]]) -> int:
+def receptive_field(layers: list[tuple[int, int]]) -> int:
     """Side in pixels that one output sees through [(kernel, stride), ...]."""
     side = 1
-    for kernel, stride in reversed(list(layers)):
+    for kernel, stride in reversed(layers):
         side = (side - 1) * stride + kernel
     return side
 
 
 def lesion_recall(
     images: Tensor,
-    lesions: Sequence[tuple[int, Tensor]],
+    lesions: list[tuple[int, Tensor]],
     healthy: float,
     lesion: float,
 ) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -25,8 +24,8 @@ def _near(a: Any, b: Any, tolerance: float = 1e-5) -> bool:
     return a.shape == b.shape and bool(torch.allclose(a, b, rtol=0, atol=tolerance))
 
 
-class _Affine(nn.Module):
-    """scale * x + shift: two of them commute only by chance."""
+class _Bend(nn.Module):
+    """scale * x + shift + x^2 / 2: the order of two of them matters."""
 
     def __init__(self, scale: float, shift: float) -> None:
         super().__init__()
@@ -34,7 +33,7 @@ class _Affine(nn.Module):
         self.shift = nn.Parameter(torch.tensor(shift))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.scale * x + self.shift
+        return self.scale * x + self.shift + x.square() / 2
 
 
 @exercise(
@@ -43,8 +42,8 @@ class _Affine(nn.Module):
     "pair was needed.",
 )
 def check_round_trips(student: Callable[..., Tensor]) -> str | None:
-    g_ab, g_ba = _Affine(0.5, 0.3), _Affine(1.4, -0.2)
-    a, b = _images(3), _images(3, seed=1)
+    g_ab, g_ba = _Bend(0.5, 0.3), _Bend(1.4, -0.2)
+    a, b = _images(3), 0.4 - 0.5 * _images(3, seed=1)
 
     def l1(x: Tensor, y: Tensor) -> Tensor:
         return (x - y).abs().mean()
@@ -54,8 +53,8 @@ def check_round_trips(student: Callable[..., Tensor]) -> str | None:
     answer = student(g_ab, g_ba, a, b)
     right = l1(back_a, a) + l1(back_b, b)
     wrong = {
-        "this is one way only, A to B and back. From B to A and back the translators "
-        "could still do what they like.": l1(back_a, a),
+        "this is one way only, A to B and back. Starting from B, the translators could "
+        "still do what they like.": l1(back_a, a),
         "this is one way only, B to A and back. Start from A as well.": l1(back_b, b),
         "the two halves are in the wrong order: real_a goes through g_ab first, and "
         "g_ba brings it back.": l1(g_ab(g_ba(a)), a) + l1(g_ba(g_ab(b)), b),
@@ -99,7 +98,7 @@ def check_round_trips(student: Callable[..., Tensor]) -> str | None:
     "the translator is not told here.",
 )
 def check_judge_step_loss(student: Callable[..., Tensor]) -> str | None:
-    judge, translator = nn.Conv2d(1, 1, 3), _Affine(0.8, 0.1)
+    judge, translator = nn.Conv2d(1, 1, 3), _Bend(0.8, 0.1)
     with torch.no_grad():
         judge.weight.copy_(torch.randn(judge.weight.shape, generator=_rng(3)) / 3)
         judge.bias.fill_(0.2)
@@ -208,7 +207,7 @@ def check_swap_with_pool(student: Callable[..., Tensor]) -> str | None:
     pool: list[Tensor] = []
     rng = _rng(0)
     scale = torch.tensor(1.0, requires_grad=True)
-    old, ages, late = 0, [], []
+    given_back, late = [], []
     for step in range(rounds):
         fakes = scale * torch.arange(n * step, n * step + n).view(n, 1, 1, 1).float()
         shown = student(pool, fakes, size, rng)
@@ -230,11 +229,10 @@ def check_swap_with_pool(student: Callable[..., Tensor]) -> str | None:
                 "the pool keeps gradients: it would hold every step's graph in memory, "
                 "and the judge's step would reach the translator. Detach the fakes."
             )
-        ages += [n * step + i - x for i, x in enumerate(numbers)]
         if step >= size:
-            old += sum(x < n * step for x in numbers)
+            given_back += [x for x in numbers if x < n * step]
             late += [float(x) for x in torch.stack(pool).flatten()]
-    share = old / (n * (rounds - size))
+    share = len(given_back) / (n * (rounds - size))
     if min(late[-size:]) < n * size:
         return (
             "the first fakes never leave the pool: put the new one where the old one "
@@ -243,10 +241,10 @@ def check_swap_with_pool(student: Callable[..., Tensor]) -> str | None:
     if share == 0:
         return "the judge never sees an old fake: return what you took from the pool."
     if share > 0.9:
-        return "the judge sees old fakes only: swap with probability one half."
+        return "the judge sees old fakes only: toss a coin for each."
     if not 0.4 < share < 0.6:
         return f"{share:.0%} of what the judge sees is old; it should be one half."
-    if any(a > b for a, b in pairwise(ages)) and max(ages) <= n * size:
+    if given_back == sorted(given_back):
         return "always the oldest goes: choose the place in the pool at random."
     return None
 

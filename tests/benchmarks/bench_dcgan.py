@@ -1,0 +1,268 @@
+"""The DCGAN of lesson 03 beside the tutorial recipe: distance, and time of a step.
+
+    taskset -c 0,1 python tests/benchmarks/bench_dcgan.py [--data DIR] [--seconds S]
+    taskset -c 0,1 python tests/benchmarks/bench_dcgan.py --step
+
+The tutorial recipe is the DCGAN paper's network as tutorials have it (32 px, width 64,
+batch norm, N(0, 0.02), Adam 2e-4, beta1 0.5, cross-entropy of a sigmoid, DataLoader),
+written here. Both train in turn for the same seconds of CPU time, by default what the
+lesson takes at `lab`. The lesson is scored with its mean generator, the tutorial with
+the better of training and evaluation mode, against real images that went the same way
+(32 px). `--step`: the same networks and algorithm in alternating pairs. Leaves with 1
+where the distance is over 1/5 of the tutorial's or not below a PCA-64 Gaussian, or
+where the step is less than 1.15 times as fast.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import course_lib  # noqa: F401  sets the threads' wait policy before torch starts
+
+# isort: split
+import torch
+from torch import Tensor, nn
+
+from course_lib.autoencoders import fit_pca
+from course_lib.datasets import batches, load_images
+from course_lib.features import course_extractor, for_models
+from course_lib.gans import Discriminator, Generator, init_weights, make_train_step
+from course_lib.metrics import frechet_distance, frechet_statistics
+from course_lib.training import EMA
+
+DATASET, SIZE, TUTORIAL_SIZE = "pneumoniamnist", 28, 32
+SEEDS = (0, 1, 2)
+
+
+# --- the tutorial recipe --------------------------------------------------------------
+
+
+class TutorialGenerator(nn.Module):
+    def __init__(self, nz: int = 100, width: int = 64) -> None:
+        super().__init__()
+        self.latent_dim = nz
+        sizes = [nz, 4 * width, 2 * width, width]
+        layers: list[nn.Module] = []
+        for i, (c_in, c_out) in enumerate(pairwise(sizes)):
+            step = (1, 0) if i == 0 else (2, 1)  # 1 -> 4, then doubled
+            layers += [
+                nn.ConvTranspose2d(c_in, c_out, 4, *step, bias=False),
+                nn.BatchNorm2d(c_out),
+                nn.ReLU(True),
+            ]
+        last = nn.ConvTranspose2d(width, 1, 4, 2, 1, bias=False)
+        self.main = nn.Sequential(*layers, last, nn.Tanh())
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.main(z[:, :, None, None])
+
+
+class TutorialDiscriminator(nn.Module):
+    def __init__(self, width: int = 64) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [nn.Conv2d(1, width, 4, 2, 1, bias=False)]
+        layers += [nn.LeakyReLU(0.2, inplace=True)]
+        for c_in in (width, 2 * width):
+            layers += [
+                nn.Conv2d(c_in, 2 * c_in, 4, 2, 1, bias=False),
+                nn.BatchNorm2d(2 * c_in),
+                nn.LeakyReLU(0.2, inplace=True),
+            ]
+        last = nn.Conv2d(4 * width, 1, 4, 1, 0, bias=False)
+        self.main = nn.Sequential(*layers, last, nn.Sigmoid())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.main(x).view(-1)
+
+
+def tutorial_init(module: nn.Module) -> None:
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+        nn.init.normal_(module.weight, 0.0, 0.02)
+    elif isinstance(module, nn.BatchNorm2d):
+        nn.init.normal_(module.weight, 1.0, 0.02)
+        nn.init.zeros_(module.bias)
+
+
+def tutorial_step() -> tuple[nn.Module, Callable[[Tensor], dict[str, float]]]:
+    """The generator, and a step as tutorials write it."""
+    g = TutorialGenerator().apply(tutorial_init)
+    d = TutorialDiscriminator().apply(tutorial_init)
+    opt_g = torch.optim.Adam(g.parameters(), lr=2e-4, betas=(0.5, 0.999))
+    opt_d = torch.optim.Adam(d.parameters(), lr=2e-4, betas=(0.5, 0.999))
+    criterion = nn.BCELoss()
+
+    def step(real: Tensor) -> dict[str, float]:
+        d.zero_grad()
+        label = torch.full((len(real),), 1.0)
+        error_real = criterion(d(real), label)
+        error_real.backward()
+        fake = g(torch.randn(len(real), g.latent_dim))
+        label.fill_(0.0)
+        error_fake = criterion(d(fake.detach()), label)
+        error_fake.backward()
+        opt_d.step()
+        g.zero_grad()
+        label.fill_(1.0)
+        error_g = criterion(d(fake), label)
+        error_g.backward()
+        opt_g.step()
+        return {"d": (error_real + error_fake).item(), "g": error_g.item()}
+
+    return g, step
+
+
+# --- the lesson's ---------------------------------------------------------------------
+
+
+def lesson_step(
+    size: int, width: int = 32, latent_dim: int = 64, rate: float = 1e-3
+) -> tuple[nn.Module, Callable, list[torch.optim.Optimizer]]:
+    """The generator, the step of lesson 03, and its optimisers."""
+    g = Generator(latent_dim, width, size).apply(init_weights)
+    d = Discriminator(width, size).apply(init_weights)
+    for net in (g, d):
+        net.to(memory_format=torch.channels_last)
+    opts = [
+        torch.optim.Adam(net.parameters(), rate, betas=(0.5, 0.99), fused=True)
+        for net in (g, d)
+    ]
+    return g, make_train_step(g, d, *opts), opts
+
+
+# --- distance in the same seconds -----------------------------------------------------
+
+
+def forever(data) -> Iterator[Tensor]:
+    while True:
+        for batch in data:
+            yield batch[0] if isinstance(batch, list) else batch
+
+
+def train_tutorial(images: Tensor, seconds: float) -> tuple[nn.Module, int]:
+    g, step = tutorial_step()
+    data = torch.utils.data.TensorDataset(images)
+    feed = forever(torch.utils.data.DataLoader(data, 64, shuffle=True, drop_last=True))
+    start, steps = time.process_time(), 0
+    while time.process_time() - start < seconds:
+        step(next(feed))
+        steps += 1
+    return g, steps
+
+
+def train_lesson(images: Tensor, seconds: float) -> tuple[nn.Module, int]:
+    g, step, opts = lesson_step(SIZE)
+    feed = forever(batches(images, batch_size=64, seed=torch.initial_seed() % 2**31))
+    ema, steps = EMA(g), 0
+    start = time.process_time()
+    while (spent := time.process_time() - start) < seconds:
+        for opt in opts:
+            opt.param_groups[0]["lr"] = 1e-3 * max(0.05, 1 - spent / seconds)
+        step(next(feed))
+        ema.update()
+        steps += 1
+    return ema.module, steps
+
+
+@torch.no_grad()
+def best_distance(generator: nn.Module, real: Any, extractor: Any, n: int) -> float:
+    """The better of evaluation and training mode: tutorials sample in either."""
+    rng = torch.Generator().manual_seed(1234)
+    z = torch.randn(n, generator.latent_dim, generator=rng)
+    found = []
+    for training in (False, True):
+        generator.train(training)
+        fake = torch.cat([generator(part) for part in z.split(250)]).contiguous()
+        found.append(frechet_distance(real, extractor(fake)))
+    return min(found)
+
+
+def distances(data: str | None, seconds: float) -> bool:
+    extractor = course_extractor(DATASET, SIZE)
+    images = load_images(DATASET, "train", SIZE, root=data)[0]
+    ours = for_models(DATASET, images)
+    large = load_images(DATASET, "train", TUTORIAL_SIZE, root=data)[0][ours]
+    images = images[ours]
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+    n = len(images) // 2
+    half, other = order[:n], order[n : 2 * n]
+    real = frechet_statistics(extractor(images[half]))
+    real_large = frechet_statistics(extractor(large[half]))
+    pca = fit_pca(images, 64)
+    codes = pca.encode(images)
+    rng = torch.Generator().manual_seed(0)
+    drawn = codes.mean(0) + codes.std(0) * torch.randn(n, 64, generator=rng)
+    floor = frechet_distance(real, extractor(images[other]))
+    by_pca = frechet_distance(real, extractor(pca.decode(drawn)))
+    print(f"{extractor.frechet_name}, N = {n}, {DATASET}, {seconds:.0f} s of CPU time")
+    print(f"real, other half {floor:.2f}   PCA-64 Gaussian {by_pca:.2f}")
+    print("seed  tutorial (steps)   lesson 03 (steps)   ratio")
+    rows = []
+    for seed in SEEDS:
+        torch.manual_seed(seed)
+        net, steps_t = train_tutorial(large, seconds)
+        tutorial = best_distance(net, real_large, extractor, n)
+        torch.manual_seed(seed)
+        net, steps = train_lesson(images, seconds)
+        lesson = best_distance(net, real, extractor, n)
+        rows.append((tutorial, lesson))
+        print(
+            f"{seed:4}  {tutorial:8.2f} ({steps_t:5})   {lesson:9.2f} ({steps:5})"
+            f"   {tutorial / lesson:5.1f}",
+            flush=True,
+        )
+    tutorial, lesson = (statistics.mean(column) for column in zip(*rows, strict=True))
+    print(f"mean  {tutorial:8.2f}           {lesson:9.2f}   {tutorial / lesson:13.1f}")
+    return lesson <= tutorial / 5 and lesson < by_pca
+
+
+# --- the step -------------------------------------------------------------------------
+
+
+def steps(pairs: int) -> bool:
+    """The same networks (32 px, width 64), in alternating pairs after a warm-up."""
+    torch.manual_seed(0)
+    data = [torch.rand(64, 1, TUTORIAL_SIZE, TUTORIAL_SIZE) * 2 - 1 for _ in range(4)]
+    _, plain = tutorial_step()
+    _, ours, _ = lesson_step(TUTORIAL_SIZE, width=64, latent_dim=100, rate=2e-4)
+    ratios, times = [], {plain: [], ours: []}
+    for pair in range(pairs + 1):
+        for step in (plain, ours) if pair % 2 else (ours, plain):
+            start = time.process_time()
+            for batch in data:
+                step(batch)
+            times[step].append((time.process_time() - start) / len(data))
+    ratios = [a / b for a, b in zip(times[plain][1:], times[ours][1:], strict=True)]
+    low, ratio, high = statistics.quantiles(ratios)
+    print(
+        f"step, 32 px, width 64, batch 64: tutorial loop "
+        f"{1e3 * statistics.median(times[plain][1:]):.0f} ms, lesson 03 "
+        f"{1e3 * statistics.median(times[ours][1:]):.0f} ms of CPU time, "
+        f"{ratio:.2f} times as fast (quartiles {low:.2f} to {high:.2f})"
+    )
+    return ratio >= 1.15
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", help="folder that holds pneumoniamnist.npz")
+    parser.add_argument("--seconds", type=float, default=60.0, help="of CPU time each")
+    parser.add_argument("--step", action="store_true", help="time the step alone")
+    parser.add_argument("--pairs", type=int, default=20)
+    parser.add_argument("--threads", type=int, default=1)
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    good = steps(given.pairs) if given.step else distances(given.data, given.seconds)
+    return int(not good)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

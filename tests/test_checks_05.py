@@ -1,0 +1,217 @@
+"""Checks of lesson 05: the solution passes, the stub and each wrong answer fail."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn.functional import softplus
+
+from course_lib.checks import lesson_05
+from course_lib.exercises import exercises
+from course_lib.sources import read_source
+
+SOURCE = Path(__file__).resolve().parents[1] / "notebooks/src/05_cyclegan.py"
+CHECKS = {
+    check.exercise: check
+    for name, check in vars(lesson_05).items()
+    if name.startswith("check_")
+}
+
+
+def lesson_cells():
+    """{exercise number: (name, solved cell, stub)} as they stand in the lesson."""
+    notebook = read_source(SOURCE)
+    return {
+        task.id: (task.name, notebook.cells[i].source, task.stub)
+        for i, task in exercises(notebook)
+    }
+
+
+CELLS = lesson_cells()
+
+
+def run_cell(source, name):
+    """Run an exercise cell where the lesson's imports are known; returns its object."""
+    space = {"torch": torch, "nn": torch.nn, "Tensor": torch.Tensor}
+    exec(source, space)
+    return space[name]
+
+
+def test_every_exercise_of_the_lesson_has_its_check():
+    assert set(CELLS) == set(CHECKS) and len(CELLS) >= 4
+
+
+@pytest.mark.parametrize("number", sorted(CHECKS))
+def test_the_lessons_solution_passes(number):
+    name, source, _ = CELLS[number]
+    verdict = CHECKS[number](run_cell(source, name))
+    assert verdict, verdict
+    assert verdict.message.startswith("right:")
+
+
+@pytest.mark.parametrize("number", sorted(CHECKS))
+def test_the_stub_is_not_written_yet(number):
+    name, _, stub = CELLS[number]
+    verdict = CHECKS[number](run_cell(stub, name))
+    assert not verdict and "not written yet" in verdict.message
+
+
+def l1(x, y):
+    return (x - y).abs().mean()
+
+
+def squares(logits, target):
+    return (logits - target).square().mean()
+
+
+def fields(step):
+    """The receptive field by a rule for one layer, from the output back."""
+
+    def walk(layers):
+        side = 1
+        for kernel, stride in reversed(list(layers)):
+            side = step(side, kernel, stride)
+        return side
+
+    return walk
+
+
+right_field = fields(lambda side, k, s: (side - 1) * s + k)
+
+
+def pooled(  # the pool with each usual slip as an option
+    *,
+    probability=0.5,
+    detach=True,
+    bounded=True,
+    give_old=True,
+    leave=True,
+    anywhere=True,
+    fill=True,
+    own_dice=False,
+):
+    def swap(pool, fakes, size, generator):
+        shown = []
+        for fake in fakes.detach() if detach else fakes:
+            coin, place = torch.rand(2, generator=generator).tolist()
+            if fill and (len(pool) < size or not bounded):
+                pool.append(fake)
+                if bounded or len(pool) <= size:
+                    shown.append(fake)
+                    continue
+            i = int(place * size) if anywhere else 0
+            if pool and coin < probability:
+                old = pool[i]
+                if leave and anywhere:
+                    pool[i] = fake
+                elif leave:
+                    pool.pop(0)
+                    pool.append(fake)
+                fake = old if give_old else fake
+            shown.append(fake)
+        return torch.stack(shown)
+
+    return swap
+
+
+def means(images, lesions):
+    return [images[i, 0][mask].mean() for i, mask in lesions]
+
+
+def near(value, healthy, lesion):
+    return float(abs(value - lesion) < abs(value - healthy))
+
+
+def by_image(images, lesions, healthy, lesion):
+    found = {}
+    for i, mask in lesions:
+        hit = near(images[i, 0][mask].mean(), healthy, lesion)
+        found.setdefault(i, []).append(hit)
+    return sum(sum(hits) / len(hits) for hits in found.values()) / len(found)
+
+
+def recall(images, lesions, healthy, lesion):
+    return sum(near(v, healthy, lesion) for v in means(images, lesions)) / len(lesions)
+
+
+WRONG = {
+    "E05.1": {
+        "A to B and back": lambda g, f, a, b: l1(f(g(a)), a),
+        "B to A and back": lambda g, f, a, b: l1(g(f(b)), b),
+        "wrong order": lambda g, f, a, b: l1(g(f(a)), a) + l1(f(g(b)), b),
+        "other heads": lambda g, f, a, b: l1(g(a), b) + l1(f(b), a),
+        "forbids to translate": lambda g, f, a, b: l1(g(a), a) + l1(f(b), b),
+        "squared": lambda g, f, a, b: squares(f(g(a)), a) + squares(g(f(b)), b),
+        "not the sum": lambda g, f, a, b: (
+            (f(g(a)) - a).abs().sum() + (g(f(b)) - b).abs().sum()
+        ),
+        "halves the weight": lambda g, f, a, b: (l1(f(g(a)), a) + l1(g(f(b)), b)) / 2,
+        "stops halfway": lambda g, f, a, b: (
+            l1(f(g(a).detach()), a) + l1(g(f(b).detach()), b)
+        ),
+        "no gradient": lambda g, f, a, b: (l1(f(g(a)), a) + l1(g(f(b)), b)).detach(),
+    },
+    "E05.2": {
+        "swapped": lambda d, r, f: (squares(d(r), 0) + squares(d(f.detach()), 1)) / 2,
+        "logistic": lambda d, r, f: softplus(-d(r)).mean() + softplus(d(f)).mean(),
+        "translator minimises": lambda d, r, f: squares(d(f), 1),
+        "never seen a real": lambda d, r, f: squares(d(f.detach()), 0),
+        "must not cancel": lambda d, r, f: (
+            ((d(r).mean() - 1) ** 2 + d(f.detach()).mean() ** 2) / 2
+        ),
+        "halve the sum": lambda d, r, f: squares(d(r), 1) + squares(d(f.detach()), 0),
+        "being caught": lambda d, r, f: (squares(d(r), 1) + squares(d(f), 0)) / 2,
+        "judge gets no gradient": lambda d, r, f: (
+            (squares(d(r), 1) + squares(d(f), 0)).detach() / 2 + 0 * f.sum()
+        ),
+    },
+    "E05.3": {
+        "from the image to the output": lambda layers: right_field(layers[::-1]),
+        "left out the strides": fields(lambda side, k, s: side + k - 1),
+        "kernels overlap": lambda layers: sum(k for k, _ in layers),
+        "(side - 1) * s": fields(lambda side, k, s: side * s + k),
+        "sees 70 pixels": lambda layers: right_field(layers) + 1,
+    },
+    "E05.4": {
+        "never sees": pooled(give_old=False),
+        "old fakes only": pooled(probability=1.0),
+        "one half": pooled(probability=0.2),
+        "keeps gradients": pooled(detach=False),
+        "more than its size": pooled(bounded=False),
+        "stays empty": pooled(fill=False),
+        "never leave": pooled(leave=False),
+        "always the oldest": pooled(anywhere=False),
+        "as large as fakes": lambda p, f, n, g: pooled()(p, f, n, g)[:1],
+    },
+    "E05.5": {
+        "outweighs": lambda x, lesions, h, t: (
+            sum(
+                (abs(v - t) < abs(v - h)).float().sum()
+                for v in (x[i, 0][m] for i, m in lesions)
+            )
+            / sum(m.sum() for _, m in lesions)
+        ),
+        "any of its pixels": lambda x, lesions, h, t: (
+            sum(float(x[i, 0][m].max() > (h + t) / 2) for i, m in lesions)
+            / len(lesions)
+        ),
+        "above zero": lambda x, lesions, h, t: (
+            sum(float(v >= 0) for v in means(x, lesions)) / len(lesions)
+        ),
+        "was lost": lambda *given: 1 - recall(*given),
+        "returned a count": lambda *given: recall(*given) * len(given[1]),
+        "over images": by_image,
+        "which is brighter": lambda x, lesions, h, t: (
+            sum(float(v > (h + t) / 2) for v in means(x, lesions)) / len(lesions)
+        ),
+    },
+}
+
+
+@pytest.mark.parametrize(
+    "number, word", [(number, word) for number in WRONG for word in WRONG[number]]
+)
+def test_each_wrong_answer_fails_with_its_own_hint(number, word):
+    verdict = CHECKS[number](WRONG[number][word])
+    assert not verdict and word in verdict.message, verdict
+    assert sum(other in verdict.message for other in WRONG[number]) == 1
