@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from course_lib.feature_net import FeatureNet
-from course_lib.feature_training import balanced_accuracy, predict, train_classifier
+from course_lib.feature_training import mean_recall, predict, train_classifier
 from course_lib.features import Extractor
 from course_lib.metrics import frechet_distance, kid
 
@@ -107,9 +107,9 @@ def usefulness(
     by_real = trained(real[some_real], real_labels[some_real])
     by_fake = trained(fake[some_fake], fake_labels[some_fake])
     return Usefulness(
-        real=balanced_accuracy(predict(by_real, test), test_labels),
-        fake=balanced_accuracy(predict(by_fake, test), test_labels),
-        on_fake=balanced_accuracy(predict(by_real, fake), fake_labels),
+        real=mean_recall(predict(by_real, test), test_labels),
+        fake=mean_recall(predict(by_fake, test), test_labels),
+        on_fake=mean_recall(predict(by_real, fake), fake_labels),
     )
 
 

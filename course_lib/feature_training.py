@@ -66,7 +66,7 @@ def train_extractor(
         network = FeatureNet(**arguments)
         train_classifier(network, images, labels, facts, steps, seed)
         guess = predict(network, val_images)
-        metrics = {"balanced accuracy, val": balanced_accuracy(guess, val_labels)}
+        metrics = {"balanced accuracy, val": mean_recall(guess, val_labels)}
     else:
         names, arguments = (), arguments | {"classes": 0, "facts": 0}
         network = FeatureNet(**arguments)
@@ -161,7 +161,7 @@ def predict(network: FeatureNet, images: Tensor) -> Tensor:
     return torch.cat(parts).argmax(dim=1).clone()
 
 
-def balanced_accuracy(guess: Tensor, labels: Tensor) -> float:
+def mean_recall(guess: Tensor, labels: Tensor) -> float:
     """Mean over the classes of the share that was recognised, in [0, 1]."""
     right = [(guess[labels == k] == k).float().mean() for k in labels.unique()]
     return torch.stack(right).mean().item()

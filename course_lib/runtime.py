@@ -8,10 +8,10 @@ import random
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -138,6 +138,12 @@ def notice(text: str) -> None:
         display({"text/html": box, "text/plain": f"NOTE: {text}"}, raw=True)
     else:
         print(f"NOTE: {text}")
+
+
+def print_facts(facts: Mapping[str, Any]) -> None:
+    """Print what was found as "statement: True", one line each; nbval compares them."""
+    for statement, holds in facts.items():
+        print(f"{statement}: {bool(holds)}")
 
 
 def report(**numbers: float | int | str | bool) -> None:

@@ -74,7 +74,8 @@ def importance_weighted_bound(log_weights: Tensor) -> Tensor:
     log_weights[n, k] = log p(x_n | z) + log p(z) - log q(z | x_n) of the k-th draw; for
     K = 1 it is the ELBO's own estimate. Burda et al. 2016, eq. 8.
     """
-    return torch.logsumexp(log_weights, dim=1) - math.log(log_weights.shape[1])
+    total = torch.logsumexp(log_weights, dim=1)
+    return total - math.log(log_weights.shape[1])
 
 
 def log_normal(z: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:

@@ -66,6 +66,34 @@ def test_a_grid_shows_black_and_white_where_they_are(shown):
     assert middle[grey.shape[1] // 4] == 0 and middle[grey.shape[1] * 3 // 4] == 255
 
 
+def test_a_pixel_becomes_a_square_of_the_screens_whole_pixels(shown):
+    rng = np.random.default_rng(0)
+    tile = (rng.integers(0, 2, (16, 16)) * 255).astype(np.uint8)
+    plotting.show_rows({"a label": tile[None]}, size=0.6, alt="x", caption="above")
+    grey = pixels(shown[0][0])
+    large = tile.repeat(3, axis=0).repeat(3, axis=1)  # 0.6 in * 80 / 16 px = 3
+    windows = np.lib.stride_tricks.sliding_window_view(grey, large.shape)
+    assert (windows == large).all(axis=(2, 3)).any()
+
+
+def test_rows_may_differ_in_length_and_a_grid_in_its_last_row(shown):
+    plotting.show_rows(
+        {"a": torch.zeros(3, 1, 4, 4), "b": torch.zeros(1, 1, 4, 4)}, alt="x"
+    )
+    plotting.show_images(torch.zeros(5, 3, 4, 4), titles=list("abcde"), columns=3)
+    assert len(shown) == 2
+
+
+def test_a_table_sets_numbers_to_the_right_and_words_to_the_left(monkeypatch):
+    seen = []
+    monkeypatch.setattr("IPython.display.display", seen.append)
+    rows = [("PCA", 8, "words"), ("VAE", -1.5, "3 words")]
+    plotting.show_table(["model", "size", "remark"], rows, note="N = 2.")
+    head, marks, *body = seen[0].data.splitlines()
+    assert head == "| model | size | remark |" and marks == "| --- | --: | --- |"
+    assert body == ["| PCA | 8 | words |", "| VAE | -1.5 | 3 words |", "", "N = 2."]
+
+
 @pytest.mark.parametrize(
     "draw",
     [

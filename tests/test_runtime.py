@@ -71,6 +71,13 @@ def test_a_report_needs_numbers_and_prints_them_without_a_notebook(capsys):
         runtime.report()
 
 
+def test_facts_are_printed_as_plain_booleans(capsys):
+    runtime.print_facts({"one is less than two": np.bool_(True), "none is some": []})
+    assert (
+        capsys.readouterr().out == "one is less than two: True\nnone is some: False\n"
+    )
+
+
 def test_a_notice_stands_out_without_a_notebook(capsys):
     runtime.notice("nothing was downloaded")
     assert capsys.readouterr().out == "NOTE: nothing was downloaded\n"

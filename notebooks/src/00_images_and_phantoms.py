@@ -36,7 +36,6 @@ import os
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from IPython.display import Markdown, display
 from matplotlib.colors import ListedColormap
 from scipy import ndimage
 
@@ -53,7 +52,7 @@ from course_lib.datasets import find_duplicates, load_images
 from course_lib.fetch import medmnist_records
 from course_lib.metrics import psnr, ssim
 from course_lib.phantoms import TISSUE_PROPERTIES, TISSUES
-from course_lib.runtime import per_budget, report, seed_everything
+from course_lib.runtime import per_budget, print_facts, report, seed_everything
 from course_lib.widgets import MRPhysics
 
 # %% [markdown]
@@ -104,12 +103,6 @@ def take(maps, contrast):
 def greys(picture):
     """0..1 to -1..1 in 32 steps: a small page, and the eye sees no less."""
     return np.round(32 * np.asarray(picture)) / 16 - 1
-
-
-def print_facts(facts):
-    """Print statements, and whether they hold."""
-    for statement, holds in facts.items():
-        print(f"{statement}: {bool(holds)}")
 
 
 # %% [markdown]
@@ -277,12 +270,14 @@ print_facts(
 # tumour and HU are typical values).
 
 # %% tags=["nbval-ignore-output"]
-lines = ["| tissue | T1 (ms) | T2 (ms) | PD | HU |", "|---|--:|--:|--:|--:|"]
-for name, row in TISSUE_PROPERTIES.items():
-    if row.pd > 0:
-        times = f"{row.t1:.0f} | {row.t2:.0f} | {row.pd:.2f}"
-        lines.append(f"| {name} | {times} | {row.hu:.0f} |")
-display(Markdown("\n".join(lines)))
+plotting.show_table(
+    ["tissue", "T1 (ms)", "T2 (ms)", "PD", "HU"],
+    [
+        (name, f"{row.t1:.0f}", f"{row.t2:.0f}", row.pd, f"{row.hu:.0f}")
+        for name, row in TISSUE_PROPERTIES.items()
+        if row.pd > 0
+    ],
+)
 
 
 # %% [markdown]
@@ -501,17 +496,15 @@ card
 # Any of these names can be the `dataset` of a lesson. One licence stands out.
 
 # %% tags=["nbval-ignore-output"]
-lines = [
-    "| name | modality | task | images | licence |",
-    "|---|---|---|--:|---|",
-]
+rows = []
 for flag, record in medmnist_records().items():
     facts = medmnist_facts(flag, record)
     count = sum(record["n_samples"].values())
     task = f"{record['task']} ({len(record['label'])})"
-    row = (flag, facts["modality"], task, f"{count:,}", facts["licence"])
-    lines.append("| " + " | ".join(row) + " |")
-display(Markdown("\n".join(lines)))
+    rows.append(
+        (flag, facts["modality"], task, f"{count:,}", facts["licence"])
+    )
+plotting.show_table(["name", "modality", "task", "images", "licence"], rows)
 
 # %% [markdown]
 # ### What accuracy hides
@@ -528,15 +521,13 @@ guesses = {
 }
 totals = torch.bincount(test_labels, minlength=len(names))
 found = {}
-lines = ["| | accuracy | " + " | ".join(f"finds {n}" for n in names) + " |"]
-lines.append("|---" + "|--:" * (1 + len(names)) + "|")
+rows = []
 for who, guess in guesses.items():
     hits = test_labels[guess == test_labels]
     found[who] = torch.bincount(hits, minlength=len(names)) / totals
     cells = [len(hits) / len(test_labels), *found[who].tolist()]
-    cells = " | ".join(f"{value:.0%}" for value in cells)
-    lines.append(f"| {who} | {cells} |")
-display(Markdown("\n".join(lines)))
+    rows.append([who] + [f"{value:.0%}" for value in cells])
+plotting.show_table(["", "accuracy"] + [f"finds {n}" for n in names], rows)
 
 # %% [markdown]
 # The first classifier never finds any class but one, and its accuracy does not
@@ -626,9 +617,10 @@ ranges = {
     name: (psnr(*call).item(), ssim(*call).item())
     for name, call in calls.items()
 }
-lines = ["| images, `data_range` | PSNR | SSIM |", "|---|--:|--:|"]
-lines += [f"| {k} | {p:.2f} dB | {q:.3f} |" for k, (p, q) in ranges.items()]
-display(Markdown("\n".join(lines)))
+plotting.show_table(
+    ["images, `data_range`", "PSNR", "SSIM"],
+    [(k, f"{p:.2f} dB", f"{q:.3f}") for k, (p, q) in ranges.items()],
+)
 
 # %% [markdown]
 # A wrong range gives or takes 6 dB of PSNR, as if the error were halved or

@@ -34,7 +34,6 @@ from itertools import pairwise
 from pathlib import Path
 
 import torch
-from IPython.display import Markdown, display
 from scipy import ndimage
 from torch import Tensor, nn
 
@@ -43,7 +42,13 @@ from course_lib.autoencoders import PCA, add_noise, feature_sizes, fit_pca
 from course_lib.datasets import batches, load_images
 from course_lib.metrics import frechet_distance, psnr, ssim
 from course_lib.phantoms import make_phantom
-from course_lib.runtime import per_budget, pick_device, report, seed_everything
+from course_lib.runtime import (
+    per_budget,
+    pick_device,
+    print_facts,
+    report,
+    seed_everything,
+)
 from course_lib.training import fit, ship_weights, start_from_shipped
 
 # %% [markdown]
@@ -69,12 +74,6 @@ n_train = per_budget(budget, smoke=2000, lab=None, full=None)
 n_test = per_budget(budget, smoke=750, lab=750, full=None)
 n_heads = per_budget(budget, smoke=240, lab=750, full=None)  # for lesions
 label = f"{Path(dataset).stem}_{image_size}"  # in the names of weights
-
-
-def print_facts(facts):
-    """Print statements, and whether they hold."""
-    for statement, holds in facts.items():
-        print(f"{statement}: {bool(holds)}")
 
 
 # %% [markdown]
@@ -520,14 +519,15 @@ for k in range(8, 129, 8):
 # The table.
 
 # %% tags=["nbval-ignore-output"]
-lines = ["| | numbers | PSNR | SSIM |", "|---|--:|--:|--:|"]
+rows = []
 for name, (k, guess) in scores.items():
     similar = ssim(test_images, guess).mean()
-    lines.append(
-        f"| {name} | {k} | {mean_psnr(guess):.2f} dB | {similar:.3f} |"
-    )
-lines.append(f"\nN = {len(test_images)} test images. {made}.")
-display(Markdown("\n".join(lines)))
+    rows.append((name, k, f"{mean_psnr(guess):.2f} dB", f"{similar:.3f}"))
+plotting.show_table(
+    ["", "numbers", "PSNR", "SSIM"],
+    rows,
+    note=f"N = {len(test_images)} test images. {made}.",
+)
 wins = (psnr(test_images, by_model) > psnr(test_images, by_pca)).double()
 print(f"the autoencoder is closer on {wins.mean():.0%} of the images")
 
@@ -940,12 +940,12 @@ found = {key: (auc(score), precision(score)) for key, score in maps.items()}
 # AUC, and AP in brackets.
 
 # %% tags=["nbval-ignore-output"]
-lines = ["| | " + " | ".join(contrasts) + " |", "|---" + "|--:" * 2 + "|"]
+rows = []
 for who in dict.fromkeys(name for name, _ in found):
     cells = ["{:.3f} ({:.2f})".format(*found[who, c]) for c in contrasts]
-    lines.append(f"| {who} | " + " | ".join(cells) + " |")
-lines.append(f"| coin | 0.500 ({rare:.3f}) | 0.500 ({rare:.3f}) |")
-display(Markdown("\n".join(lines)))
+    rows.append([who, *cells])
+rows.append(["coin"] + [f"0.500 ({rare:.3f})"] * len(contrasts))
+plotting.show_table(["", *contrasts], rows)
 print(f"N = {len(truth):,} pixels, {truth.sum():,} of them lesion")
 
 # %% [markdown]
@@ -1158,18 +1158,20 @@ frechet = {
 # The table. The last row is what real test images get.
 
 # %% tags=["nbval-ignore-output"]
-lines = ["| decoded from | nearest code | nearest image | beyond | Fréchet |"]
-lines.append("|---|--:|--:|--:|--:|")
+rows = []
 for k, value in frechet.items():
     beyond = (rms[k] > limit).double().mean()
     away = ""
     if k in drawn_codes:
         away = nearest(whiten(drawn_codes[k]), whiten(codes)).median()
         away = f"{latent_dim**0.5 * away:.1f}"
-    row = f"{away} | {rms[k].mean():.3f} | {beyond:.0%} | {value:.1f}"
-    lines.append(f"| {k} | {row} |")
-lines.append(f"\nN = {len(test_codes)} each. {made}.")
-display(Markdown("\n".join(lines)))
+    near = f"{rms[k].mean():.3f}"
+    rows.append((k, away, near, f"{beyond:.0%}", f"{value:.1f}"))
+plotting.show_table(
+    ["decoded from", "nearest code", "nearest image", "beyond", "Fréchet"],
+    rows,
+    note=f"N = {len(test_codes)} each. {made}.",
+)
 
 # %% [markdown]
 # The last doubt: perhaps this network just happened to choose an odd scale?
@@ -1380,8 +1382,8 @@ checks.check_sample_codes(sample_codes)
 # ## On a GPU
 # Nothing changes but the sizes: data, networks and noise are on `device`, and
 # `fit` does not wait for it. `python -m course_lib run 01 --budget full` takes
-# more than ten times the steps. Try `width = 64` and 128 px there, and watch whether the
-# gap to PCA grows.
+# more than ten times the steps. Try `width = 64` and 128 px there, and watch
+# whether the gap to PCA grows.
 #
 # Keep the weights of this run for the readers of budget `smoke`. (Does nothing
 # unless a maintainer runs `build --weights`.)

@@ -44,7 +44,13 @@ from course_lib.datasets import batches, load_images
 from course_lib.features import course_extractor, for_models
 from course_lib.metrics import frechet_distance, ssim
 from course_lib.phantoms import TISSUES, make_phantom
-from course_lib.runtime import per_budget, pick_device, report, seed_everything
+from course_lib.runtime import (
+    per_budget,
+    pick_device,
+    print_facts,
+    report,
+    seed_everything,
+)
 from course_lib.training import autocast, fit, ship_weights, start_from_shipped
 
 # %% [markdown]
@@ -74,57 +80,6 @@ n_test = per_budget(budget, smoke=250, lab=750, full=1_000)
 gentle = 0.01 if budget == "smoke" else 1.0  # shipped weights: do not shake
 label = f"{Path(dataset).stem}_{image_size}"  # in the names of weights
 
-
-def print_facts(facts):
-    """Print statements, and whether they hold."""
-    for statement, holds in facts.items():
-        print(f"{statement}: {bool(holds)}")
-
-
-# %% [markdown]
-# Rows of images in 16 grey levels, pixel for pixel, to keep the page small.
-
-
-# %%
-def show_rows(rows, *, alt, caption=""):
-    """Show one labelled row for each entry, (N, C, S, S) in [-1, 1]."""
-    strips = [
-        F.pad(x.cpu().mean(1), (0, 1, 0, 1), value=1.0) for x in rows.values()
-    ]
-    tiles = torch.cat([torch.cat(list(strip), dim=1) for strip in strips])
-    tiles = ((tiles.clamp(-1, 1) + 1) * 7.5).round()
-    zoom = 2 if next(iter(rows.values())).shape[-1] <= 32 else 1
-    high, wide = (zoom * side for side in tiles.shape)
-    figure = plt.figure(figsize=((wide + 130) / 80, (high + 20) / 80), dpi=80)
-    box = (130 / (wide + 130), 0, wide / (wide + 130), high / (high + 20))
-    axis = figure.add_axes(box)
-    axis.imshow(tiles, cmap="gray", vmin=0, vmax=15, aspect="auto")
-    axis.set_axis_off()
-    step = high / len(rows)
-    for k, name in enumerate(rows):
-        place = 1 - (20 + (k + 0.5) * step) / (high + 20)
-        figure.text(box[0] * 0.95, place, name, ha="right", va="center")
-    figure.text(box[0], 1, caption, fontsize=9, va="top")
-    plotting.show_figure(figure, alt=alt)
-
-
-# %% [markdown]
-# And small line plots.
-
-
-# %%
-def show_lines(lines, *, xlabel, ylabel, alt):
-    """Show named lines: {"name": (x, y), ...}."""
-    figure, axis = plt.subplots(figsize=(4.4, 2.4), layout="constrained")
-    for colour, (name, line) in zip(
-        plotting.COLOURS, lines.items(), strict=False
-    ):
-        axis.plot(*line, color=colour, label=name, linewidth=1.5)
-    axis.set(xlabel=xlabel, ylabel=ylabel)
-    axis.legend(frameon=False, fontsize=7)
-    plotting.show_figure(figure, alt=alt)
-
-
 # %% [markdown]
 # ## Data
 # T1-weighted heads from the phantom, or the images that you asked for. A
@@ -139,8 +94,9 @@ test_images, test_labels, _ = load_images(dataset, "test", image_size)
 order = torch.randperm(len(test_images), generator=generator)[:n_test]
 test_images, test_labels = test_images[order], test_labels[order]
 channels, pixels = images.shape[1], images[0].numel()
-show_rows(
+plotting.show_rows(
     {"test images": test_images[:3]},
+    size=0.8,
     alt=f"Three test images of {card.name}",
     caption=f"{card.name}; {len(images):,} images to train with",
 )
@@ -274,7 +230,7 @@ bounds["log p(x), exact"] = torch.full_like(means, evidence)
 # Each curve is one width of $q$, moved from left to right.
 
 # %% tags=["nbval-ignore-output"]
-show_lines(
+plotting.show_curves(
     {name: (means, bound) for name, bound in bounds.items()},
     xlabel="mean of q",
     ylabel="nats",
@@ -468,7 +424,7 @@ made_with = f"{card.name}, budget {budget}, seed {seed}" + (
     ", shipped weights" if shipped else ""
 )
 if len(history.steps) > 50:
-    show_lines(
+    plotting.show_curves(
         {k: (history.steps_of(k)[::20], history[k][::20]) for k in history},
         xlabel="training step",
         ylabel="nats an image",
@@ -515,8 +471,9 @@ with torch.no_grad():
     drawn = model.sample(1000, torch.Generator().manual_seed(seed)).cpu()
 row = slice(0, 4)
 rows = {"held out": test_images[row], "brought back": found["x_hat"][row]}
-show_rows(
+plotting.show_rows(
     rows | {"drawn": drawn[row]},
+    size=0.8,
     alt="Held-out images, their reconstructions, and images from random codes",
     caption=made_with,
 )
@@ -565,11 +522,12 @@ plotting.show_figure(figure, alt="Codes of held-out images in two dimensions")
 # with nobody naming it?
 
 # %% tags=["nbval-ignore-output"]
-show_rows(
+plotting.show_rows(
     {
         f"$z_2$ = {-place:.1f}": tiles[4 * k : 4 * k + 4]
         for k, place in enumerate(places)
     },
+    size=0.8,
     alt="What is drawn on a grid of four by four codes",
     caption=f"$z_1$ from {places[0]:.1f} to {places[-1]:.1f}; {card.name}",
 )
@@ -630,8 +588,9 @@ far = (ends[0] - ends[1]).square().flatten(1).sum(1).argmax()  # unlike pair
 fade = [(1 - t) * ends[0][far] + t * ends[1][far] for t in times]
 by_line = decoded(torch.stack([z[far] for z in lines]))
 by_arc = decoded(torch.stack([z[far] for z in arcs]))
-show_rows(
+plotting.show_rows(
     {"line": by_line, "arc": by_arc, "fade of pixels": torch.stack(fade)},
+    size=0.8,
     alt="From one drawn image to another by a line, an arc and a pixel fade",
     caption=made_with,
 )
@@ -684,8 +643,9 @@ for k in strongest:
     traversals[f"z[{k}], {per_dim[k]:.1f} nats"] = decoded(z)
 correlation = torch.corrcoef(aggregate["mu"].T[strongest]).triu(1).abs().max()
 print(f"correlation of the two over images: {correlation:.2f}")
-show_rows(
+plotting.show_rows(
     traversals,
+    size=0.8,
     alt="Two latent sliders, each moving one entry from -2.5 to 2.5",
     caption=made_with,
 )
@@ -719,12 +679,13 @@ def bits_per_pixel(log_p):
 # The picture first: the same images through both, 32 numbers each.
 
 # %% tags=["nbval-ignore-output"]
-show_rows(
+plotting.show_rows(
     {
         "held out": test_images[8:12],
         f"PCA, {latent_dim}": by_pca[8:12],
         f"VAE, {latent_dim}": found["x_hat"][8:12],
     },
+    size=0.8,
     alt="Held-out images, brought back by PCA and by the VAE",
     caption=made_with,
 )
@@ -833,12 +794,13 @@ for name, value in distances.items():
 # what gives it away?
 
 # %% tags=["nbval-ignore-output"]
-show_rows(
+plotting.show_rows(
     {
         "set 1": gaussian[:4],
         "set 2": shuffled[:4],
         "set 3": drawn[8:12],
     },
+    size=0.8,
     alt="Real images, images of the VAE, and draws from a PCA Gaussian",
     caption=made_with,
 )
@@ -986,8 +948,9 @@ plotting.show_figure(
 # average image, dear ones the person.
 
 # %% tags=["nbval-ignore-output"]
-show_rows(
+plotting.show_rows(
     {f"beta {b:g}": sweep[b]["x_hat"][:4] for b in (0.3, 30.0, 300.0)},
+    size=0.8,
     alt="Held-out images brought back at three values of beta",
     caption=f"small VAE, {few_steps} steps; {card.name}, seed {seed}",
 )
@@ -1051,8 +1014,9 @@ broken = experiment(hidden_sigma, tutorial_loss)
 # What comes back for four different heads.
 
 # %% tags=["nbval-ignore-output"]
-show_rows(
+plotting.show_rows(
     {"brought back": broken["x_hat"][:4]},
+    size=0.8,
     alt="Reconstructions of four images: one and the same image",
     caption=f"mean over pixels, {few_steps} steps; {card.name}, seed {seed}",
 )
@@ -1100,7 +1064,7 @@ cures = {
 # The KL of each dimension, sorted: which numbers carry anything?
 
 # %% tags=["nbval-ignore-output"]
-show_lines(
+plotting.show_curves(
     {name: (range(latent_dim), r["kl"]) for name, r in cures.items()},
     xlabel="dimension, sorted",
     ylabel="KL (nats)",
@@ -1112,8 +1076,9 @@ show_lines(
 
 # %% tags=["nbval-ignore-output"]
 chosen = list(cures)[1:3] + list(cures)[4:]
-show_rows(
+plotting.show_rows(
     {name: cures[name]["x_hat"][:4] for name in chosen},
+    size=0.8,
     alt="What each cure brings back of four held-out images",
     caption=f"small VAE, {few_steps} steps; {card.name}, seed {seed}",
 )
@@ -1152,8 +1117,9 @@ print_facts(
 sharp = test_images[:1]
 left_one, right_one = sharp.roll(-1, dims=3), sharp.roll(1, dims=3)
 best_answer = (left_one + right_one) / 2  # the mean minimises squared error
-show_rows(
+plotting.show_rows(
     {"left, right, best": torch.cat([left_one, right_one, best_answer])},
+    size=0.8,
     alt="An image moved left, moved right, and the average of both",
 )
 
@@ -1193,11 +1159,12 @@ edges = {
 
 # %% tags=["nbval-ignore-output"]
 believed = sigma * torch.randn(residual[:4].shape, generator=generator)
-show_rows(
+plotting.show_rows(
     {
         "residual x 2": 2 * residual[:4],
         "believed x 2": 2 * believed,
     },
+    size=0.8,
     alt="Residuals have structure; the noise that the model assumes has none",
     caption=made_with,
 )
@@ -1304,8 +1271,9 @@ for k, name in enumerate(card.class_names):
         told_rows[str(name)] = conditional.decode(
             told_z.to(device), wanted
         ).cpu()
-show_rows(
+plotting.show_rows(
     told_rows,
+    size=0.8,
     alt="The same codes drawn as each class",
     caption=f"{class_card.name}, budget {budget}, seed {seed}",
 )
@@ -1440,8 +1408,9 @@ for name, (x, pixel, _) in seen_by.items():
     panels[name] = x[shown]
     if name == "T1":
         panels["T1, residual"] = 4 * pixel["VAE"][shown, None] - 1
-show_rows(
+plotting.show_rows(
     panels | {"true mask": 2.0 * lesions[shown, None] - 1},
+    size=0.8,
     alt="Heads with tumours, residuals of a healthy VAE, and true masks",
     caption=f"phantom test heads, budget {budget}, seed {seed}",
 )
@@ -1575,8 +1544,9 @@ for name, objective in (("autoencoder", plain), ("VAE", annealed(few_steps))):
 
 # %% tags=["nbval-ignore-output"]
 from_noise = {name: distance(fakes) for name, fakes in claims.items()}
-show_rows(
+plotting.show_rows(
     {f"{name}, noise": fakes[:3] for name, fakes in claims.items()},
+    size=0.8,
     alt="Random codes decoded by an autoencoder and by a VAE of the same size",
     caption=f"small nets, {few_steps} steps; {card.name}, seed {seed}",
 )
