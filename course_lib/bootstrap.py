@@ -199,6 +199,10 @@ def _pip(python: Path, target: str, log: Path, lock: Path | None) -> bool:
         return process.wait() == 0
 
 
+# What pip says where a version of the lock does not exist for this Python.
+NO_LOCK = re.compile("No matching distribution|ResolutionImpossible")
+
+
 def _install(folder: Path, extras: tuple[str, ...]) -> None:
     """Fill the environment. Starts afresh after an install that was cut off."""
     unfinished = folder / "course-unfinished"
@@ -213,7 +217,7 @@ def _install(folder: Path, extras: tuple[str, ...]) -> None:
     newest = os.environ.get("COURSE_DEPENDENCIES") == "newest"
     say("installing the packages of pyproject.toml" + (", newest" if newest else ""))
     done = _pip(python, target, log, None if newest else ROOT / "requirements.lock")
-    if not done and not newest and "No matching distribution" in log.read_text("utf-8"):
+    if not done and not newest and NO_LOCK.search(log.read_text("utf-8")):
         say("no exact lock for this Python; taking the ranges of pyproject.toml")
         done = _pip(python, target, log, None)
     if not done:

@@ -55,11 +55,11 @@ def show_figure(figure: Any, *, alt: str, dpi: int = 80) -> None:
         buffer, format="png", dpi=dpi, bbox_inches=Bbox(corners), facecolor="w"
     )
     plt.close(figure)
-    # A palette of 256 colours is all that grey images and line plots need, and a
+    # A palette of 64 colours is all that grey images and line plots need, and a
     # committed notebook stays a third of the size.
     image = Image.open(buffer).convert("RGB")
     small = io.BytesIO()
-    image.quantize(256, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
+    image.quantize(64, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
     display(
         {"image/png": small.getvalue(), "text/plain": f"<Figure: {alt}>"},
         metadata={"image/png": {"alt": alt}},

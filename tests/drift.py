@@ -10,6 +10,7 @@ import json
 import re
 import sys
 import tomllib
+from importlib import metadata
 
 import yaml
 from packaging.requirements import Requirement
@@ -307,7 +308,15 @@ def lock_satisfies_pyproject(root):
     pinned = dict(line.split("==") for line in lines if "==" in line)
     pinned = {canonicalize_name(name): version for name, version in pinned.items()}
     findings = [f"not an exact version: {line}" for line in lines if "==" not in line]
-    for name, specifier in requirements(root)[0].items():
+    wanted, python = requirements(root)
+    oldest = min(part.version for part in python)
+    for found in metadata.distributions():  # a lock that the oldest Python can install
+        name, needs = canonicalize_name(found.name), found.metadata["Requires-Python"]
+        if pinned.get(name) == found.version and oldest not in SpecifierSet(
+            needs or ""
+        ):
+            findings.append(f"{name} {found.version} needs Python {needs}")
+    for name, specifier in wanted.items():
         if name not in pinned:
             findings.append(f"requirements.lock lacks {name}")
         elif not specifier.contains(pinned[name], prereleases=True):

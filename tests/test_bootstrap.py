@@ -155,13 +155,17 @@ def test_a_failed_install_shows_the_last_lines_and_the_way_out(venv, monkeypatch
     assert not bootstrap.is_ready(folder, ())
 
 
-def test_a_python_without_locked_wheels_gets_the_ranges(venv, monkeypatch):
+@pytest.mark.parametrize(
+    "said",
+    ["No matching distribution found for x==1", "ResolutionImpossible: for help"],
+)
+def test_a_python_without_locked_wheels_gets_the_ranges(venv, monkeypatch, said):
     _folder, _done = venv
     locks = []
 
     def pip(python, target, log, lock):
         locks.append(lock)
-        log.write_text("ERROR: No matching distribution found for x==1", "utf-8")
+        log.write_text(f"ERROR: {said}", "utf-8")
         return lock is None
 
     monkeypatch.setattr(bootstrap, "_pip", pip)

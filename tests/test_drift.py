@@ -5,6 +5,7 @@ The broken twin of a rule is a small made-up course in which that very thing is 
 
 import hashlib
 import json
+from importlib import metadata
 from pathlib import Path
 
 import drift
@@ -248,3 +249,16 @@ def test_twin_exercise_without_check_and_check_without_exercise_are_found(clean)
     change_text(clean, SOURCE, "    # solution E00.1\n", "")
     findings = drift.exercises_have_checks(clean, {})
     assert findings == ["00_means has no exercise"]
+
+
+def test_twin_lock_that_the_oldest_python_cannot_install_is_found(clean, monkeypatch):
+    text = "Metadata-Version: 2.1\nName: pytest\nVersion: 9.0\nRequires-Python: >=3.11."
+    folder = clean / "pytest-9.0.dist-info"
+    folder.mkdir()
+    found = metadata.Distribution.at(folder)
+    monkeypatch.setattr(drift.metadata, "distributions", lambda: [found])
+    (folder / "METADATA").write_text(f"{text}0\n", "utf-8")
+    assert drift.lock_satisfies_pyproject(clean) == []
+    (folder / "METADATA").write_text(f"{text}5\n", "utf-8")
+    (finding,) = drift.lock_satisfies_pyproject(clean)
+    assert "pytest 9.0 needs Python >=3.11.5" in finding

@@ -72,6 +72,8 @@ steps = per_budget(budget, smoke=5, lab=1200, full=15_000)
 few_steps = per_budget(budget, smoke=10, lab=200, full=3_000)
 n_train = per_budget(budget, smoke=2000, lab=None, full=None)
 n_test = per_budget(budget, smoke=750, lab=750, full=None)
+if budget == "smoke":  # larger images: fewer of them
+    n_test = int(n_test * min(1.0, 32 / image_size) ** 2)
 n_heads = per_budget(budget, smoke=240, lab=750, full=None)  # for lesions
 label = f"{Path(dataset).stem}_{image_size}"  # in the names of weights
 

@@ -76,6 +76,7 @@ steps = int(less * per_budget(budget, smoke=4, lab=1700, full=15_000))
 side_steps = int(less * per_budget(budget, smoke=2, lab=700, full=6_000))
 few_steps = int(less * per_budget(budget, smoke=100, lab=600, full=4_000))
 hidden = per_budget(budget, smoke=128, lab=256, full=512)
+n_train = per_budget(budget, smoke=3000, lab=None, full=None)
 n_test = per_budget(budget, smoke=250, lab=750, full=1_000)
 gentle = 0.01 if budget == "smoke" else 1.0  # shipped weights: do not shake
 label = f"{Path(dataset).stem}_{image_size}"  # in the names of weights
@@ -87,7 +88,7 @@ label = f"{Path(dataset).stem}_{image_size}"  # in the names of weights
 # 06), which must not have seen them.
 
 # %% tags=["nbval-ignore-output"]
-images, labels, card = load_images(dataset, "train", image_size)
+images, labels, card = load_images(dataset, "train", image_size, n=n_train)
 allowed = for_models(dataset, images)
 images, labels = images[allowed], labels[allowed]
 test_images, test_labels, _ = load_images(dataset, "test", image_size)
@@ -234,6 +235,7 @@ plotting.show_curves(
     {name: (means, bound) for name, bound in bounds.items()},
     xlabel="mean of q",
     ylabel="nats",
+    height=2.4,
     alt="ELBO against the mean of q, all below the exact log p(x)",
 )
 
@@ -428,6 +430,7 @@ if len(history.steps) > 50:
         {k: (history.steps_of(k)[::20], history[k][::20]) for k in history},
         xlabel="training step",
         ylabel="nats an image",
+        height=2.4,
         alt="Negative ELBO and KL in training",
     )
 print(f"-ELBO {last['-ELBO']:.0f}, KL {last['KL']:.1f} nats an image")
@@ -949,7 +952,7 @@ plotting.show_figure(
 
 # %% tags=["nbval-ignore-output"]
 plotting.show_rows(
-    {f"beta {b:g}": sweep[b]["x_hat"][:4] for b in (0.3, 30.0, 300.0)},
+    {f"beta {b:g}": sweep[b]["x_hat"][:3] for b in (0.3, 30.0, 300.0)},
     size=0.8,
     alt="Held-out images brought back at three values of beta",
     caption=f"small VAE, {few_steps} steps; {card.name}, seed {seed}",
@@ -1068,6 +1071,7 @@ plotting.show_curves(
     {name: (range(latent_dim), r["kl"]) for name, r in cures.items()},
     xlabel="dimension, sorted",
     ylabel="KL (nats)",
+    height=2.4,
     alt="KL of each latent dimension after each cure",
 )
 
@@ -1077,7 +1081,7 @@ plotting.show_curves(
 # %% tags=["nbval-ignore-output"]
 chosen = list(cures)[1:3] + list(cures)[4:]
 plotting.show_rows(
-    {name: cures[name]["x_hat"][:4] for name in chosen},
+    {name: cures[name]["x_hat"][:3] for name in chosen},
     size=0.8,
     alt="What each cure brings back of four held-out images",
     caption=f"small VAE, {few_steps} steps; {card.name}, seed {seed}",
@@ -1158,10 +1162,10 @@ edges = {
 # The residual, beside the noise that the model believes in.
 
 # %% tags=["nbval-ignore-output"]
-believed = sigma * torch.randn(residual[:4].shape, generator=generator)
+believed = sigma * torch.randn(residual[:3].shape, generator=generator)
 plotting.show_rows(
     {
-        "residual x 2": 2 * residual[:4],
+        "residual x 2": 2 * residual[:3],
         "believed x 2": 2 * believed,
     },
     size=0.8,
