@@ -33,6 +33,12 @@ LOCAL_PATH = re.compile(
 ADDRESS = re.compile(r" at 0x[0-9a-f]{6,}")
 
 
+def _only_imports(tree: ast.Module | None) -> bool:
+    """All imports stand in one cell, however many there are."""
+    body = tree.body if tree else []
+    return bool(body) and all(isinstance(x, ast.Import | ast.ImportFrom) for x in body)
+
+
 def lint(path: Path) -> list[str]:
     """Findings on a lesson's source (.py) or notebook (.ipynb); empty when it is good.
 
@@ -158,7 +164,7 @@ def _cells(notebook: NotebookNode) -> Iterator[str]:
         if cell.cell_type != "code":
             continue
         lines = cell.source.count("\n") + 1
-        if lines > MAX_LINES:
+        if lines > MAX_LINES and not _only_imports(trees.get(i)):
             yield f"{where}: {lines} lines; split it, {MAX_LINES} is the most"
         if not i or notebook.cells[i - 1].cell_type != "markdown":
             yield f"{where}: no text before it; say what the cell is for"

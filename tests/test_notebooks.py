@@ -274,7 +274,7 @@ def test_good_lesson_has_no_findings(course):
         ('["nbval-check-output"]', '["nbval-ignore-output"]', "2 cells have the tag"),
         ('tags=["nbval-check-output"]\nprint("mean', '\nprint("mean', "Summary has no"),
         ("print(error)\n", "print(error)\nshow_images(x)\n", "ends in the picture"),
-        ("import os\n", "import os\n" * 26, "26 lines"),
+        ("import os\n", "import os\n" + "x = 1\n" * 26, "27 lines"),
         ("# %% [markdown]\n# The parameters of the lesson.\n", "", "no text before it"),
         ("A lesson for tests:", "A lesson for tests!", "exclamation mark"),
         ("Four numbers", "In /home/me/data, four numbers", "a path of one machine"),
@@ -298,6 +298,11 @@ def test_rule_finds_its_breakage(course, old, new, finding):
 )
 def test_code_formulas_and_pictures_are_no_prose(course, line):
     edit(course, "# Write the mean.", line)
+    assert lint(source_of(course)) == []
+
+
+def test_all_imports_stand_in_one_cell_however_many(course):
+    edit(course, "import os\n", "import os\n" * 40)
     assert lint(source_of(course)) == []
 
 

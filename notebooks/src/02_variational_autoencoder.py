@@ -799,9 +799,9 @@ for name, value in distances.items():
 # %% tags=["nbval-ignore-output"]
 plotting.show_rows(
     {
-        "set 1": gaussian[:4],
-        "set 2": shuffled[:4],
-        "set 3": drawn[8:12],
+        "set 1": gaussian[:3],
+        "set 2": shuffled[:3],
+        "set 3": drawn[8:11],
     },
     size=0.8,
     alt="Real images, images of the VAE, and draws from a PCA Gaussian",
@@ -1665,17 +1665,15 @@ if dataset == "phantom":
         auc_found = {"AUC of lesions": detection[name, "pixels"]["VAE"]}
         seen = f"phantom, {name}, healthy heads"
         keep[f"vae_healthy_{name}_32"] = (net, seen, auc_found)
-for name, (
-    net,
-    seen,
-    metrics,
-) in keep.items():  # half precision: half the size
-    kept = ship_weights(
-        name,
-        copy.deepcopy(net).half(),
-        manifest=manifest
-        | {"data": getattr(seen, "name", seen), "metrics": metrics},
-    )
+
+# %% [markdown]
+# Half precision: half the size.
+
+# %%
+for name, (net, seen, metrics) in keep.items():
+    told = {"data": getattr(seen, "name", seen), "metrics": metrics}
+    small = copy.deepcopy(net).half()
+    ship_weights(name, small, manifest=manifest | told)
 
 # %% [markdown]
 # ## Summary

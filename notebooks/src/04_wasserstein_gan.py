@@ -1,7 +1,7 @@
 # ---
 # jupyter:
 #   course:
-#     minutes: {smoke: 0.33, lab: 4, full: 30}
+#     minutes: {smoke: 0.5, lab: 4, full: 30}
 # ---
 
 # %% [markdown]
@@ -38,7 +38,6 @@ from typing import Any
 import matplotlib.pyplot as plt
 import torch
 import torch.nn.functional as F
-from IPython.display import Markdown, display
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
@@ -50,7 +49,13 @@ from course_lib.datasets import batches, load_images
 from course_lib.features import course_extractor, for_models
 from course_lib.gans import Discriminator, Generator, init_weights
 from course_lib.metrics import density_coverage, frechet_distance
-from course_lib.runtime import per_budget, pick_device, report, seed_everything
+from course_lib.runtime import (
+    per_budget,
+    pick_device,
+    print_facts,
+    report,
+    seed_everything,
+)
 
 # %% [markdown]
 # The parameters of the lesson. `dataset` is the built-in `phantom`, a MedMNIST
@@ -74,12 +79,6 @@ n_train = per_budget(budget, smoke=1500, lab=None, full=None)
 n_compare = per_budget(budget, smoke=200, lab=1000, full=2000)
 toy_steps = per_budget(budget, smoke=200, lab=300, full=1000)
 label = f"{Path(dataset).stem}_{image_size}"  # in the names of weights
-
-
-def print_facts(facts):
-    """Print statements, and whether they hold."""
-    for statement, holds in facts.items():
-        print(f"{statement}: {bool(holds)}")
 
 
 # %% [markdown]
@@ -470,7 +469,7 @@ def gradient_penalty(
 # by more than its largest singular value, its *spectral norm*. Divide every
 # weight matrix by it, and no layer stretches; leaky ReLU does not either, so
 # the whole critic has slope 1 at most. (A simplification: for a convolution
-# the matrix is its kernel, reshaped, and bounds the layer up to a factor only.)
+# the matrix is its reshaped kernel, which bounds the layer up to a factor.)
 #
 # **Exercise E04.5.** Power iteration finds that value without an SVD: go to
 # and fro, $u \leftarrow Wv / \|Wv\|$, $v \leftarrow W^T u / \|W^T u\|$; then
@@ -876,19 +875,16 @@ spread = torch.linalg.cholesky(torch.cov(codes.T) + 1e-6 * torch.eye(64))
 noise = torch.randn(n_compare, 64, generator=rng)
 drawn["PCA-64 Gaussian"] = pca.decode(codes.mean(0) + noise @ spread.T)
 drawn["real"] = images[order[n_compare : 2 * n_compare]]
-lines = [f"| | {FD} | coverage | steps | CPU s |", "|---|--:|--:|--:|--:|"]
-table = {}
+table, rows = {}, []
 for kind, x in drawn.items():
     features = extractor(x)
     fd = frechet_distance(real_features, features)
     covered = density_coverage(real_features, features)[1]
     run = runs.get(kind, {"steps": "", "seconds": 0.0})
     table[kind] = {"fd": fd, "coverage": covered}
-    lines.append(
-        f"| {kind} | {fd:.2f} | {covered:.2f} | {run['steps']} "
-        f"| {run['seconds']:.0f} |"
-    )
-display(Markdown("\n".join(lines)))
+    time_used = f"{run['seconds']:.0f}"
+    rows.append((kind, f"{fd:.2f}", f"{covered:.2f}", run["steps"], time_used))
+plotting.show_table(["", FD, "coverage", "steps", "CPU s"], rows)
 
 # %% [markdown]
 # N is the same for every row, so rows compare with each other and with the

@@ -30,6 +30,7 @@ from course_lib.translation import (
     linear_decay,
     make_cyclegan_step,
     translate,
+    with_schedules,
 )
 
 SIZE = 32
@@ -45,15 +46,9 @@ def unpaired(
     opt_d = torch.optim.Adam(nets.judges.parameters(), 1e-3, (0.5, 0.999))
     step = make_cyclegan_step(nets, opt_g, opt_d, warm_up=int(ramp * steps))
     schedules = [linear_decay(opt_g, steps), linear_decay(opt_d, steps)]
-
-    def train_step(reals: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
-        losses = step(reals)
-        for schedule in schedules:
-            schedule.step()
-        return losses
-
     n = min(len(a), len(b))
-    fit(train_step, batches(a[:n], b[:n], batch_size=4, seed=seed), steps)
+    feed = batches(a[:n], b[:n], batch_size=4, seed=seed)
+    fit(with_schedules(step, schedules), feed, steps)
     return nets.g_ab
 
 
