@@ -721,12 +721,13 @@ plotting.show_table(["loss", "cycle error", "grey over white", "SSIM"], table)
 # - **No cycle**: it passes for T2 from near by. Nothing ties it to this head.
 # - **With identity**: "leave greys alone" is right for paintings and
 #   photographs, which share their colours, and wrong for two contrasts.
-# - **Cycle at once**: a cycle not far from the first row's, and a wrong image.
-#   Taking one tissue for another, both ways, cancels. Whichever code comes
-#   first is frozen before the judges can tell. Hence the ramp.
+# - **Cycle at once**: a cycle not far from the first row's, and luck decides
+#   what the image is. Taking one tissue for another, both ways, cancels;
+#   whichever code comes first is frozen before the judges can tell. Hence the
+#   ramp.
 #
 # So the cycle error does not tell a right translator from a wrong one. How
-# often does it go wrong? One seed is an anecdote. SSIM after 500 steps, from
+# often does luck fail? One seed is an anecdote. SSIM after 500 steps, from
 # `tests/benchmarks/bench_cyclegan.py`:
 #
 # | cycle weight | seed 0 | seed 1 | seed 2 |
