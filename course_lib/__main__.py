@@ -24,6 +24,7 @@ from course_lib import bootstrap, doctor
 EXAMPLES = """examples:
   python3 -m course_lib run                  set up, run every lesson in minutes
   python3 -m course_lib run 01 --budget lab -p dataset=pneumoniamnist --data DIR
+  python3 -m course_lib run 01 02 --grid seed=0,1,2 --grid image_size=28,32 --workers 2
   python3 -m course_lib lab                  open the lessons in JupyterLab
   python3 -m course_lib test                 set up, then prove that all of it works
   python3 -m course_lib doctor               what is missing, and how to mend it
@@ -57,15 +58,39 @@ def parser() -> argparse.ArgumentParser:
         metavar="NAME=VALUE",
         help="set a parameter of the lessons, e.g. dataset=pneumoniamnist, seed=1",
     )
+    run.add_argument(
+        "--grid",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE,...",
+        help="run once for each value; several grids give every combination, and a "
+        "table with means over the seeds",
+    )
     run.add_argument("--data", metavar="DIR", help="folder that holds real data sets")
     run.add_argument("--out", metavar="DIR", help="where results go (default: build)")
     run.add_argument(
-        "--fresh", action="store_true", help="do not continue an interrupted run"
+        "--workers",
+        type=int,
+        default=1,
+        metavar="N",
+        help="lessons at a time; they share the cores (default: 1)",
+    )
+    run.add_argument(
+        "--memory",
+        type=float,
+        metavar="GIB",
+        help="stop a lesson whose kernel takes more than this",
+    )
+    run.add_argument(
+        "--fresh",
+        action="store_true",
+        help="run again what an interrupted run or a grid has finished",
     )
     run.add_argument(
         "--no-time-limit",
         action="store_true",
-        help="do not fail a lesson that takes longer than its budget allows",
+        help="neither fail a lesson that takes longer than its budget allows, nor stop "
+        "one that takes twice as long",
     )
 
     test = commands.add_parser("test", help="unit tests, drift tests, notebooks")
@@ -124,8 +149,11 @@ def main(arguments: list[str]) -> int:
             options.lessons,
             budget=options.budget,
             parameters=options.parameter,
+            grid=options.grid,
             data=options.data,
             out=options.out,
+            workers=options.workers,
+            memory=options.memory,
             fresh=options.fresh,
             time_limit=not options.no_time_limit,
         )

@@ -239,8 +239,10 @@ def write_page(
     write_text(path, _document(title, page, script))
 
 
-def write_index(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write the page that lists lessons, one card a row.
+def write_index(
+    path: Path, rows: Iterable[Mapping[str, Any]], section: str = ""
+) -> None:
+    """Write the page that lists lessons, one card a row, below the HTML of `section`.
 
     Keys of a row, all but `lesson` optional: lesson, title, summary, page (address),
     thumbnail (data: address), status, budget, dataset, device, seconds, numbers
@@ -255,30 +257,36 @@ def write_index(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     page = (
         f'<main class="index"><header><h1>{COURSE}</h1>'
         f'<p class="facts">{html.escape(" · ".join([told, *devices]))}</p></header>'
-        f'\n<ol class="cards">\n{cards}\n</ol>\n'
+        f'\n{section}\n<ol class="cards">\n{cards}\n</ol>\n'
         '<footer class="facts">For teaching. Not for clinical use.</footer></main>'
     )
     write_text(path, _document(COURSE, page))
 
 
-def write_site(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write `NN_name.html` beside each `NN_name.ipynb` in `folder`, and index.html.
+def write_site(
+    folder: Path, rows: Sequence[Mapping[str, Any]], section: str = ""
+) -> None:
+    """Write a page beside each executed notebook in `folder`, and index.html.
 
-    A row whose notebook is missing stands in the index without a page.
+    A row's notebook is `name`.ipynb, or `lesson`.ipynb where it has no name; where the
+    file is missing the row stands in the index without a page. `title` is added to the
+    notebook's own; `section` is HTML for the index.
     """
     folder = Path(folder)
     full: list[dict[str, Any]] = []
     notebooks = []
     for row in rows:
-        path = folder / f"{row['lesson']}.ipynb"
+        name = row.get("name", row["lesson"])
+        path = folder / f"{name}.ipynb"
         notebook = read_notebook(path) if path.exists() else None
         notebooks.append(notebook)
         title, summary = headline(notebook) if notebook else (row["lesson"], "")
-        extra = {"title": title or row["lesson"], "summary": summary}
+        title = " · ".join(filter(None, (title or row["lesson"], row.get("title"))))
+        extra = {"title": title, "summary": summary}
         if notebook:
-            extra["page"] = f"{row['lesson']}.html"
+            extra["page"] = f"{name}.html"
             extra["thumbnail"] = first_picture(notebook)
-        full.append({**extra, **row})
+        full.append({**row, **extra})
     there = [i for i, notebook in enumerate(notebooks) if notebook]
     links = [(full[i]["page"], full[i]["title"]) for i in there]
     for place, i in enumerate(there):
@@ -289,7 +297,7 @@ def write_site(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
             following=links[place + 1] if place + 1 < len(links) else None,
             row=full[i],
         )
-    write_index(folder / "index.html", full)
+    write_index(folder / "index.html", full, section)
 
 
 def first_picture(notebook: NotebookNode) -> str | None:
