@@ -76,6 +76,11 @@ def parser() -> argparse.ArgumentParser:
         help="lessons at a time; they share the cores (default: 1)",
     )
     run.add_argument(
+        "--dask",
+        metavar="ADDRESS",
+        help="send the lessons to a Dask cluster, e.g. tcp://10.0.0.2:8786",
+    )
+    run.add_argument(
         "--memory",
         type=float,
         metavar="GIB",
@@ -137,7 +142,10 @@ def main(arguments: list[str]) -> int:
     options = parser().parse_args(arguments)
     if options.command == "doctor":
         return doctor.main(options.data)
-    python = bootstrap.ensure(("test",) if options.command == "test" else ())
+    extras: tuple[str, ...] = ("test",) if options.command == "test" else ()
+    if options.command == "run" and options.dask:
+        extras = ("cluster",)
+    python = bootstrap.ensure(extras)
     if not bootstrap.is_running(python):
         return bootstrap.hand_over(python, arguments)
     bootstrap.prepare_children()
@@ -153,6 +161,7 @@ def main(arguments: list[str]) -> int:
             data=options.data,
             out=options.out,
             workers=options.workers,
+            dask=options.dask,
             memory=options.memory,
             fresh=options.fresh,
             time_limit=not options.no_time_limit,

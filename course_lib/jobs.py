@@ -17,7 +17,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from concurrent import futures
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -344,7 +344,9 @@ def _killed_for_memory() -> int:
 # ---------------------------------------------------------------- many jobs
 
 
-def run_here(jobs: Sequence[Job], folder: Path, workers: int) -> Iterator[dict]:
+def run_here(
+    todo: Sequence[Job], folder: Path, workers: int
+) -> Generator[dict[str, Any], None, None]:
     """Run jobs on this machine, `workers` at a time; yields each card when it is done.
 
     Closing the iterator ends what runs. The cards of finished jobs have been yielded.
@@ -352,7 +354,7 @@ def run_here(jobs: Sequence[Job], folder: Path, workers: int) -> Iterator[dict]:
     stop = threading.Event()
     pool = futures.ThreadPoolExecutor(workers, "job")
     waiting = {
-        pool.submit(execute, job, folder / f"{job.name}.ipynb", stop) for job in jobs
+        pool.submit(execute, job, folder / f"{job.name}.ipynb", stop) for job in todo
     }
     try:
         while waiting:  # in short waits, which Ctrl-C can end on every system

@@ -17,7 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from course_lib import grids, jobs, pages, run_cards
+from course_lib import cluster, grids, jobs, pages, run_cards
 from course_lib.bootstrap import ROOT
 from course_lib.jobs import Job, RunError, quiet_kernels
 from course_lib.sources import write_text
@@ -192,6 +192,7 @@ def run(
     data: str | None = None,
     out: str | None = None,
     workers: int = 1,
+    dask: str | None = None,
     memory: float | None = None,
     fresh: bool = False,
     time_limit: bool = True,
@@ -210,25 +211,27 @@ def run(
         if memory is not None and memory <= 0:
             raise RunError(f"--memory {memory}: GiB for each kernel, such as 4")
         todo = plan(wanted, budget=budget, parameters=parameters, grid=grid, data=data)
+        remote = cluster.Cluster(dask) if dask else None
         folder.mkdir(parents=True, exist_ok=True)
     except (RunError, OSError) as problem:
         print(f"course_lib: {problem}", file=sys.stderr)
         return 2
     known = {} if fresh else run_cards.finished(folder)
-    if not grid and _complete(folder):
-        known = {}
+    if not grid:
+        known = {key: known[key] for key in _begun(folder) if key in known}
     cards = {job.name: known.get(job.fingerprint) for job in todo}
     cards = {name: card for name, card in cards.items() if card}
     open_jobs = [job for job in todo if job.name not in cards]
-    workers = min(workers, len(open_jobs) or 1)
-    share = jobs.thread_share(workers)
+    workers = remote.slots if remote else min(workers, len(open_jobs) or 1)
+    share = remote.threads if remote else jobs.thread_share(workers)
     open_jobs = [
         replace(
             job,
             threads=share,
             memory_gib=memory,
             seconds=job.seconds if time_limit else None,
-            bar=workers == 1 and sys.stderr.isatty(),  # in a log it is one long line
+            # in a log it is one long line
+            bar=not remote and workers == 1 and sys.stderr.isatty(),
         )
         for job in open_jobs
     ]
@@ -245,8 +248,12 @@ def run(
         return [cards[job.name] for job in todo if job.name in cards]
 
     interrupted = False
+    if remote:
+        done = remote.run(open_jobs, folder)
+    else:
+        done = jobs.run_here(open_jobs, folder, workers)
     try:
-        for card in jobs.run_here(open_jobs, folder, workers):
+        for card in done:
             run_cards.write(folder, card)
             cards[card["name"]] = card
             _write_report(folder, rows(), complete=False)
@@ -256,6 +263,10 @@ def run(
                 print(card["problem"], file=sys.stderr, flush=True)
     except KeyboardInterrupt:
         interrupted = True
+    finally:
+        done.close()
+        if remote:
+            remote.close()
     _write_report(folder, rows(), complete=not interrupted)
     pages.write_site(folder, rows(), grids.write(folder, rows()) if grid else "")
     print(f"\n{run_cards.tell(rows())}")
@@ -273,12 +284,14 @@ def time_limits(path: Path) -> dict[str, float]:
     return {budget: 60.0 * float(value) for budget, value in minutes.items()}
 
 
-def _complete(folder: Path) -> bool:
-    """Whether the last run into `folder` came to its end."""
+def _begun(folder: Path) -> list[str]:
+    """Fingerprints of the lessons that an interrupted run into `folder` had done."""
     try:
-        return bool(json.loads((folder / "report.json").read_text("utf-8"))["complete"])
+        report = json.loads((folder / "report.json").read_text("utf-8"))
+        rows = [] if report["complete"] else report["lessons"]
+        return [row["fingerprint"] for row in rows]
     except (OSError, ValueError, KeyError, TypeError):
-        return False
+        return []
 
 
 def _write_report(folder: Path, rows: list[dict[str, Any]], *, complete: bool) -> None:
