@@ -129,6 +129,20 @@ def parser() -> argparse.ArgumentParser:
         help="also keep the weights that the lessons trained as the shipped ones",
     )
 
+    build.add_argument(
+        "--site",
+        action="store_true",
+        help="make the web site from the executed notebooks instead",
+    )
+    build.add_argument(
+        "--out", metavar="DIR", help="where the site goes (default: build/site)"
+    )
+    build.add_argument(
+        "--repository",
+        metavar="OWNER/NAME",
+        help="the course on GitHub, for the site's links to Colab and Binder",
+    )
+
     adopt = commands.add_parser("adopt", help="turn an edited notebook into source")
     adopt.add_argument("lesson", metavar="NN")
     adopt.add_argument(
@@ -174,6 +188,10 @@ def main(arguments: list[str]) -> int:
         from course_lib import runner
 
         return runner.lab(options.jupyter)
+    if options.command == "build" and options.site:
+        from course_lib import website
+
+        return website.command(options.out, options.repository)
     from course_lib import notebooks
 
     if options.command == "build":
