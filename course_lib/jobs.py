@@ -77,13 +77,19 @@ def quiet_kernels() -> None:
     # A profile of its own: a person's start-up files must not change a lesson, and
     # a kernel must not warn about loopback TCP at each start, nor complain when it is
     # stopped.
-    home = tempfile.mkdtemp(prefix="course-ipython-")
-    atexit.register(shutil.rmtree, home, ignore_errors=True)
+    home = scratch_folder("course-ipython-")
     profile = Path(home) / "profile_default"
     profile.mkdir()
     config = "c = get_config()\nc.Application.log_level = 50\n"
     (profile / "ipython_kernel_config.py").write_text(config, "utf-8")
     os.environ["IPYTHONDIR"] = home
+
+
+def scratch_folder(prefix: str) -> str:
+    """A folder that goes when this process ends."""
+    folder = tempfile.mkdtemp(prefix=prefix)
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def cores() -> int:
@@ -97,7 +103,8 @@ def thread_share(workers: int) -> int:
     """Threads for each of `workers` kernels that share this machine."""
     wanted = os.environ.get("OMP_NUM_THREADS", "")
     most = min(cores(), int(wanted)) if wanted.isdigit() else cores()
-    return max(1, min(most, cores() // workers))
+    beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # processes of torchrun
+    return max(1, min(most, cores() // (workers * beside)))
 
 
 def threads_environment(threads: int) -> dict[str, str]:

@@ -202,10 +202,17 @@ def run(
     Returns 0, or 1 if a lesson failed or took longer than its budget, 2 for a wrong
     request, 130 after Ctrl-C: finished lessons stay, and the next run continues. The
     finished jobs of a grid are never run again; a plain run that was completed is.
+    Under torchrun each process executes the lessons, and they train together; the
+    first one writes.
     """
     jobs.quiet_kernels()
     folder = Path(out or ROOT / "build").expanduser().resolve()
+    team = int(os.environ.get("WORLD_SIZE", "1"))
+    if int(os.environ.get("RANK", "0")) > 0:
+        folder = Path(jobs.scratch_folder("course-rank-"))
     try:
+        if team > 1 and (workers > 1 or dask):
+            raise RunError("under torchrun give neither --workers nor --dask")
         if workers < 1:
             raise RunError(f"--workers {workers}: at least 1")
         if memory is not None and memory <= 0:
@@ -216,7 +223,8 @@ def run(
     except (RunError, OSError) as problem:
         print(f"course_lib: {problem}", file=sys.stderr)
         return 2
-    known = {} if fresh else run_cards.finished(folder)
+    # All of a team must run the same lessons, and only the first has cards.
+    known = {} if fresh or team > 1 else run_cards.finished(folder)
     if not grid:
         known = {key: known[key] for key in _begun(folder) if key in known}
     cards = {job.name: known.get(job.fingerprint) for job in todo}

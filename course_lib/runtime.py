@@ -37,11 +37,16 @@ def seed_everything(seed: int) -> torch.Generator:
 def pick_device() -> torch.device:
     """The best device of this machine: CUDA where it is, else the CPU.
 
-    `COURSE_DEVICE` (for example `cpu` or `cuda:1`) overrides the choice.
+    `COURSE_DEVICE` (for example `cpu` or `cuda:1`) overrides the choice. Each process
+    of torchrun takes a GPU of its own.
     """
     wanted = os.environ.get("COURSE_DEVICE")
     best = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(wanted or best)
+    if device == torch.device("cuda") and "LOCAL_RANK" in os.environ:
+        local = int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count()
+        device = torch.device("cuda", local)
+        torch.cuda.set_device(device)  # what nccl talks through
     words = f"{device} ({torch.get_num_threads()} threads)"
     if device.type == "cuda":
         words = f"{device} ({torch.cuda.get_device_name(device)})"

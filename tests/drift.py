@@ -31,7 +31,8 @@ LAYERS = (
     "runtime template anatomy phantoms cards fetch npz pixels readers batching "
     "duplicates exercises",
     "datasets metrics distances neighbours plotting sources",
-    "training checkpoints feature_net features feature_training pretrained reports",
+    "training parallel checkpoints feature_net features feature_training pretrained "
+    "reports",
     "evaluation audit conditional",
     "mr_console widgets checks lint notebooks pages run_cards jobs grids cluster "
     "runner website",
