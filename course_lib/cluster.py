@@ -111,8 +111,9 @@ def _host(address: str) -> str:
 
 
 def _why(future: Any) -> str:
-    error = future.exception()
-    return f"{type(error).__name__}: {error}"
+    """What became of a job that has no card."""
+    error = future.exception() if future.status == "error" else None
+    return f"the cluster gave it up ({future.status}): {error or 'no reason is known'}"
 
 
 def _look_around() -> tuple[str, int]:

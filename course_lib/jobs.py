@@ -30,7 +30,7 @@ from course_lib.bootstrap import ROOT
 GRACE = 30.0  # seconds to start a kernel, on top of what a lesson may take
 LATE = 2.0  # times its budget: then a lesson is stopped
 MEASURED_ON = 2  # cores that the minutes in a lesson's header are for
-EVERY = 0.2  # seconds between two looks at the memory of a kernel
+EVERY = 0.5  # seconds between two looks at the memory of a kernel
 NO_MEMORY = ("MemoryError", "OutOfMemoryError", "can't allocate memory")
 
 

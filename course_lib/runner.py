@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -210,11 +210,14 @@ def run(
     team = int(os.environ.get("WORLD_SIZE", "1"))
     if int(os.environ.get("RANK", "0")) > 0:
         folder = Path(jobs.scratch_folder("course-rank-"))
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - the first one speaks
     try:
         if team > 1 and (workers > 1 or dask):
             raise RunError("under torchrun give neither --workers nor --dask")
         if workers < 1:
             raise RunError(f"--workers {workers}: at least 1")
+        if dask and workers > 1:
+            raise RunError("--dask brings its own workers: leave out --workers")
         if memory is not None and memory <= 0:
             raise RunError(f"--memory {memory}: GiB for each kernel, such as 4")
         todo = plan(wanted, budget=budget, parameters=parameters, grid=grid, data=data)
@@ -244,45 +247,53 @@ def run(
         for job in open_jobs
     ]
     shown = f", {workers} workers, {share} thread(s) each" if workers > 1 else ""
-    dataset = todo[0].parameters.get("dataset", "phantom")
     what = f"{len(todo)} job(s) of a grid" if grid else f"{len(todo)} lesson(s)"
     if "dataset" not in todo[0].values:
-        what += f", dataset {dataset}"
+        what += f", dataset {todo[0].parameters.get('dataset', 'phantom')}"
     print(f"{what}, budget {budget}{shown}", flush=True)
     for name in cards:
         print(f"  {name}: done before", flush=True)
-
-    def rows() -> list[dict[str, Any]]:
-        return [cards[job.name] for job in todo if job.name in cards]
-
-    interrupted = False
     if remote:
         done = remote.run(open_jobs, folder)
     else:
         done = jobs.run_here(open_jobs, folder, workers)
     try:
+        interrupted = _collect(done, folder, todo, cards)
+    finally:
+        done.close()
+        if remote:
+            remote.close()
+    rows = [cards[job.name] for job in todo if job.name in cards]
+    _write_report(folder, rows, complete=not interrupted)
+    pages.write_site(folder, rows, grids.write(folder, rows) if grid else "")
+    print(f"\n{run_cards.tell(rows)}")
+    if interrupted:
+        print("interrupted; the same command goes on after the finished lessons")
+        return 130
+    print(f"\nread it: {(folder / 'index.html').as_uri()}")
+    return int(any(row["status"] != "passed" for row in rows))
+
+
+def _collect(
+    done: Iterable[dict[str, Any]],
+    folder: Path,
+    todo: Sequence[Job],
+    cards: dict[str, dict[str, Any]],
+) -> bool:
+    """Keep and tell each card as it comes; whether Ctrl-C came before the last."""
+    try:
         for card in done:
             run_cards.write(folder, card)
             cards[card["name"]] = card
-            _write_report(folder, rows(), complete=False)
+            rows = [cards[job.name] for job in todo if job.name in cards]
+            _write_report(folder, rows, complete=False)
             line = f"  {card['name']}: {card['status']} in {card['seconds']:.0f} s"
             print(line, flush=True)
             if card["problem"]:
                 print(card["problem"], file=sys.stderr, flush=True)
     except KeyboardInterrupt:
-        interrupted = True
-    finally:
-        done.close()
-        if remote:
-            remote.close()
-    _write_report(folder, rows(), complete=not interrupted)
-    pages.write_site(folder, rows(), grids.write(folder, rows()) if grid else "")
-    print(f"\n{run_cards.tell(rows())}")
-    if interrupted:
-        print("interrupted; the same command goes on after the finished lessons")
-        return 130
-    print(f"\nread it: {(folder / 'index.html').as_uri()}")
-    return int(any(row["status"] != "passed" for row in rows()))
+        return True
+    return False
 
 
 def time_limits(path: Path) -> dict[str, float]:

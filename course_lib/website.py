@@ -97,7 +97,7 @@ def build_site(out: Path, *, root: Path = ROOT, address: str | None = None) -> P
 
 def _row(lesson: Lesson) -> dict[str, Any]:
     minutes = lesson.minutes.get("lab")
-    note = f"runs in {minutes:g} min on two cores" if minutes else ""
+    note = f"runs in at most {minutes:g} min on two cores" if minutes else ""
     return {
         "lesson": lesson.name,
         "title": lesson.title,

@@ -97,6 +97,7 @@ def card_of(folder, name="90_first"):
         ({"grid": ["budget=lab"]}, "give the budget once"),
         ({"grid": ["seed=0"], "parameters": ["seed=1"]}, "in -p and in --grid"),
         ({"workers": 0}, "--workers 0: at least 1"),
+        ({"workers": 2, "dask": "tcp://x"}, "leave out --workers"),
         ({"memory": -1.0}, "--memory -1.0: GiB"),
     ],
 )
@@ -153,7 +154,7 @@ def test_a_real_job_leaves_a_card_of_all_that_made_its_numbers(course, monkeypat
     code = (
         "from course_lib.runtime import note_use\n"
         "note_use('data', 'phantom, T1', 'abc')\nnote_use('weights', 'w', 'def')\n"
-        "keep = bytearray(150_000_000)\nimport time\ntime.sleep(0.5)\n"
+        "keep = bytearray(150_000_000)\nimport time\ntime.sleep(1.3)\n"
         "threads = int(os.environ['OMP_NUM_THREADS'])\n"
         "policy = os.environ['OMP_WAIT_POLICY']\n"
         "display({MIME: {'threads': threads, 'policy': policy}}, raw=True)"
