@@ -173,10 +173,16 @@ def card(
             "started": started.isoformat(timespec="seconds"),
             "seconds": round(seconds, 2),
             "peak_memory_mb": round(done.peak / 1e6),
-            "numbers": numbers or {},
+            "numbers": {k: _scalar(x) for k, x in (numbers or {}).items()},
             "fingerprint": job.fingerprint,
         }
     )
+
+
+def _scalar(value: Any) -> Any:
+    """A headline number as a card may hold it; a list or the like becomes text."""
+    known = value is None or isinstance(value, (bool, int, float, str))
+    return value if known else json.dumps(value)
 
 
 class Done(NamedTuple):

@@ -135,6 +135,8 @@ def plan(
         raise RunError("give the budget once, with --budget")
     given["budget"] = budget
     find_dataset("phantom", data)  # checks the folder
+    home = os.environ.get("COURSE_DATA")
+    place = {"COURSE_DATA": home} if home else {}  # for other machines
     todo = []
     for path in lessons:
         text = _without_outputs(path)
@@ -155,6 +157,7 @@ def plan(
                     fingerprint=run_cards.fingerprint(path, chosen),
                     threads=jobs.thread_share(1),
                     seconds=time_limits(path).get(budget),
+                    environment=place,
                 )
             )
     return _with_own_names(todo)
@@ -253,6 +256,8 @@ def run(
     print(f"{what}, budget {budget}{shown}", flush=True)
     for name in cards:
         print(f"  {name}: done before", flush=True)
+    for job in open_jobs:  # a card of an earlier run must not vouch for half a notebook
+        (folder / "cards" / f"{job.name}.json").unlink(missing_ok=True)
     if remote:
         done = remote.run(open_jobs, folder)
     else:

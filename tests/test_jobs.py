@@ -130,6 +130,12 @@ def test_files_of_one_name_in_two_folders_are_two_jobs(course, tmp_path):
     assert all("dataset_mine" in job.name for job in todo)
 
 
+def test_a_job_takes_the_data_folder_along(course, tmp_path):
+    assert runner.plan([])[0].environment == {}
+    (job,) = runner.plan([], data=str(tmp_path))
+    assert job.environment == {"COURSE_DATA": str(tmp_path.resolve())}
+
+
 def test_workers_share_the_cores(monkeypatch):
     monkeypatch.setattr(jobs, "cores", lambda: 8)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
@@ -260,6 +266,30 @@ def test_a_job_whose_card_or_notebook_is_broken_runs_again(
     runner.run([], out=str(out), grid=["seed=0,1"])
     seeds = "01" if break_it == "code" else "1"
     assert quick == [f"90_first-seed_{seed}" for seed in seeds]
+
+
+def test_an_old_card_does_not_vouch_for_half_a_notebook(course, quick, monkeypatch):
+    _path, out = course
+    runner.run([], out=str(out), grid=["seed=0,1"])
+
+    def cut_off(job, output, stop):
+        output.write_text("{", "utf-8")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(jobs, "perform", cut_off)
+        assert runner.run([], out=str(out), grid=["seed=0,1"], fresh=True) == 130
+    quick.clear()
+    assert runner.run([], out=str(out), grid=["seed=0,1"]) == 0
+    assert len(quick) == 2
+
+
+def test_a_lesson_that_reports_a_list_gets_a_card_all_the_same(course):
+    _path, out = course
+    (job,) = runner.plan([])
+    card = jobs.card(job, jobs.Done("passed"), 1.0, {"sizes": [1, 2], "psnr": 20.5})
+    run_cards.write(out, card)
+    assert card_of(out)["numbers"] == {"sizes": "[1, 2]", "psnr": 20.5}
 
 
 def test_data_of_ones_own_that_changed_are_another_job(course, tmp_path):
