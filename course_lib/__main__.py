@@ -24,6 +24,7 @@ from course_lib import bootstrap, doctor
 EXAMPLES = """examples:
   python3 -m course_lib run                  set up, run every lesson in minutes
   python3 -m course_lib run 01 --budget lab -p dataset=pneumoniamnist --data DIR
+  python3 -m course_lib run 01 02 --grid seed=0,1,2 --grid image_size=28,32 --workers 2
   python3 -m course_lib lab                  open the lessons in JupyterLab
   python3 -m course_lib test                 set up, then prove that all of it works
   python3 -m course_lib doctor               what is missing, and how to mend it
@@ -57,15 +58,44 @@ def parser() -> argparse.ArgumentParser:
         metavar="NAME=VALUE",
         help="set a parameter of the lessons, e.g. dataset=pneumoniamnist, seed=1",
     )
+    run.add_argument(
+        "--grid",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE,...",
+        help="run once for each value; several grids give every combination, and a "
+        "table with means over the seeds",
+    )
     run.add_argument("--data", metavar="DIR", help="folder that holds real data sets")
     run.add_argument("--out", metavar="DIR", help="where results go (default: build)")
     run.add_argument(
-        "--fresh", action="store_true", help="do not continue an interrupted run"
+        "--workers",
+        type=int,
+        default=1,
+        metavar="N",
+        help="lessons at a time; they share the cores (default: 1)",
+    )
+    run.add_argument(
+        "--dask",
+        metavar="ADDRESS",
+        help="send the lessons to a Dask cluster, e.g. tcp://10.0.0.2:8786",
+    )
+    run.add_argument(
+        "--memory",
+        type=float,
+        metavar="GIB",
+        help="stop a lesson whose kernel takes more than this",
+    )
+    run.add_argument(
+        "--fresh",
+        action="store_true",
+        help="run again what an interrupted run or a grid has finished",
     )
     run.add_argument(
         "--no-time-limit",
         action="store_true",
-        help="do not fail a lesson that takes longer than its budget allows",
+        help="neither fail a lesson that takes longer than its budget allows, nor stop "
+        "one that takes twice as long",
     )
 
     test = commands.add_parser("test", help="unit tests, drift tests, notebooks")
@@ -99,6 +129,20 @@ def parser() -> argparse.ArgumentParser:
         help="also keep the weights that the lessons trained as the shipped ones",
     )
 
+    build.add_argument(
+        "--site",
+        action="store_true",
+        help="make the web site from the executed notebooks instead",
+    )
+    build.add_argument(
+        "--out", metavar="DIR", help="where the site goes (default: build/site)"
+    )
+    build.add_argument(
+        "--repository",
+        metavar="OWNER/NAME",
+        help="the course on GitHub, for the site's links to Colab and Binder",
+    )
+
     adopt = commands.add_parser("adopt", help="turn an edited notebook into source")
     adopt.add_argument("lesson", metavar="NN")
     adopt.add_argument(
@@ -112,7 +156,10 @@ def main(arguments: list[str]) -> int:
     options = parser().parse_args(arguments)
     if options.command == "doctor":
         return doctor.main(options.data)
-    python = bootstrap.ensure(("test",) if options.command == "test" else ())
+    extras: tuple[str, ...] = ("test",) if options.command == "test" else ()
+    if options.command == "run" and options.dask:
+        extras = ("cluster",)
+    python = bootstrap.ensure(extras)
     if not bootstrap.is_running(python):
         return bootstrap.hand_over(python, arguments)
     bootstrap.prepare_children()
@@ -124,8 +171,12 @@ def main(arguments: list[str]) -> int:
             options.lessons,
             budget=options.budget,
             parameters=options.parameter,
+            grid=options.grid,
             data=options.data,
             out=options.out,
+            workers=options.workers,
+            dask=options.dask,
+            memory=options.memory,
             fresh=options.fresh,
             time_limit=not options.no_time_limit,
         )
@@ -137,6 +188,10 @@ def main(arguments: list[str]) -> int:
         from course_lib import runner
 
         return runner.lab(options.jupyter)
+    if options.command == "build" and options.site:
+        from course_lib import website
+
+        return website.command(options.out, options.repository)
     from course_lib import notebooks
 
     if options.command == "build":

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from course_lib.runtime import atomic_path, notice
+from course_lib.runtime import atomic_path, note_use, notice
 
 WEIGHTS = Path(__file__).with_name("weights")  # the small ones that the course ships
 
@@ -42,6 +42,7 @@ def save_weights(path: Path | str, module: nn.Module, *, manifest: dict) -> dict
     text = json.dumps(full, indent=2, sort_keys=True, allow_nan=False) + "\n"
     _write(path, content)
     _write(path.with_suffix(".json"), text.encode())
+    note_use("weights", path.name, full["sha256"])
     return full
 
 
@@ -101,6 +102,7 @@ def load_weights(
             f"{manifest.get('class')}({_arguments(manifest)}); build the same network"
         )
     module.load_state_dict(tensors, strict=strict)
+    note_use("weights", path.name, expected)
     return manifest
 
 

@@ -24,7 +24,7 @@ from course_lib.phantoms import (
 )
 from course_lib.pixels import resize, resize_volumes, to_float
 from course_lib.readers import SPLITS, read_files
-from course_lib.runtime import cache_dir, data_dir
+from course_lib.runtime import cache_dir, data_dir, note_use
 
 __all__ = ["Batches", "Card", "batches", "find_duplicates", "load_images", "load_pairs"]
 
@@ -92,6 +92,7 @@ def load_images(
         fingerprint=cards.fingerprint(tensor.numpy(), labels),
         **facts,
     )
+    _note(card)
     if dtype == torch.float32:
         if 4 * tensor.numel() > npz.IN_MEMORY_BYTES:
             raise ValueError(
@@ -155,8 +156,15 @@ def load_pairs(
         ),
         **facts,
     )
+    _note(card)
     to_tensor = torch.from_numpy
     return to_float(to_tensor(images_a)), to_float(to_tensor(images_b)), card
+
+
+def _note(card: Card) -> None:
+    """Tell the run card which data were loaded."""
+    shape = "x".join(map(str, card.shape))
+    note_use("data", f"{card.name}, {card.split}, {shape}", card.fingerprint)
 
 
 def _load_phantom(

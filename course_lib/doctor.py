@@ -5,16 +5,19 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 from typing import NamedTuple
 
 from course_lib import bootstrap
 
 ROOT = bootstrap.ROOT
+OLD_LOCK = 365  # days
 
 
 class Finding(NamedTuple):
@@ -70,6 +73,31 @@ def _packages() -> Iterator[Finding]:
         fact = f"{len(lacking)} missing here ({names})"
         fix = "`python3 -m course_lib run` installs them into .venv"
         yield Finding("note", "packages", fact, fix)
+
+
+def lock_date(text: str) -> date | None:
+    """The day in the line `# Locked on 2026-11-27` of a lock, or None without one."""
+    found = re.search(r"^# Locked on (\d{4}-\d\d-\d\d)\b", text, re.MULTILINE)
+    try:
+        return date.fromisoformat(found[1]) if found else None
+    except ValueError:
+        return None
+
+
+def _lock(today: date) -> Iterator[Finding]:
+    """Whether the exact versions are more than a year old; no network is asked."""
+    made = lock_date((ROOT / "requirements.lock").read_text("utf-8"))
+    fix = "make a new one: CONTRIBUTING.md, 'A new lock'"
+    if made is None:
+        fact = "requirements.lock does not say on which day it was made"
+        yield Finding("note", "lock", fact, fix)
+        return
+    age = (today - made).days
+    old = age > OLD_LOCK
+    fact = f"exact versions of {made}"
+    if old:
+        fact += f": they are {age // 30} months old, and miss a year of repairs"
+    yield Finding("note" if old else "ok", "lock", fact, fix if old else "")
 
 
 def _machine() -> Iterator[Finding]:
@@ -152,7 +180,8 @@ def _data(folder: str | None) -> Iterator[Finding]:
 
 def findings(data: str | None = None) -> list[Finding]:
     """Everything that the course needs of a machine, checked one by one."""
-    return [*_python(), *_packages(), *_machine(), *_gpu(), *_data(data)]
+    lock = _lock(date.today())
+    return [*_python(), *_packages(), *lock, *_machine(), *_gpu(), *_data(data)]
 
 
 def main(data: str | None = None) -> int:

@@ -11,7 +11,7 @@ import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
 from course_lib.exercises import LessonError, exercise
@@ -195,6 +195,17 @@ def cell_html(cell: NotebookNode) -> str:
 # ---------------------------------------------------------------- pages
 
 
+class Frame(NamedTuple):
+    """HTML that a site adds to its pages: in the bar, below the title, at the end."""
+
+    bar: str = ""
+    lead: str = ""
+    end: str = ""
+
+
+BARE = Frame()
+
+
 def write_page(
     notebook: Path | NotebookNode,
     path: Path,
@@ -202,6 +213,7 @@ def write_page(
     previous: tuple[str, str] | None = None,
     following: tuple[str, str] | None = None,
     row: Mapping[str, Any] | None = None,
+    frame: Frame = BARE,
 ) -> None:
     """Write one lesson as a page. `previous` and `following` are (address, title).
 
@@ -213,8 +225,9 @@ def write_page(
     title = headline(notebook)[0] or Path(path).stem
     body = "\n".join(map(cell_html, notebook.cells))
     facts = _facts(row or {}, skip=("lesson", "numbers"))
-    if facts:  # below the title, which the lesson brings
-        body = body.replace("</h1>", f'</h1>\n<p class="facts">{facts}</p>', 1)
+    lead = f'<p class="facts">{facts}</p>' if facts else ""
+    # below the title, which the lesson brings
+    body = body.replace("</h1>", f"</h1>\n{lead}{frame.lead}", 1)
     links = [("index.html", COURSE, "up")]
     links += [(*previous, "prev")] if previous else []
     links += [(*following, "next")] if following else []
@@ -224,11 +237,13 @@ def write_page(
     )
     headings = re.findall(r'<h2 id="([^"]*)">(.*?)<a class="anchor-link"', body)
     contents = "".join(f'<li><a href="#{x}">{text}</a></li>' for x, text in headings)
-    page = (
-        f'<nav class="ways" aria-label="Lessons">{ways}</nav>'
-        f'<div class="columns"><nav class="contents" aria-label="On this page">'
-        f"<ul>{contents}</ul></nav>\n<main>\n{body}\n</main></div>\n"
-        f'<nav class="ways end" aria-label="Lessons, again">{ways}</nav>'
+    page = (  # the contents stand twice: folded on a phone, beside the text elsewhere
+        f'<nav class="ways" aria-label="Lessons">{ways}{frame.bar}</nav>'
+        '<details class="contents narrow"><summary>On this page</summary>'
+        f"<ul>{contents}</ul></details>"
+        '<div class="columns"><nav class="contents wide" aria-label="On this page">'
+        f'<ul>{contents}</ul></nav>\n<main id="text">\n{body}\n</main></div>\n'
+        f'<nav class="ways end" aria-label="Lessons, again">{ways}</nav>{frame.end}'
     )
     script = ""
     if "Plotly.newPlot" in body:  # 5 MB, so once for all pages of a folder
@@ -239,46 +254,62 @@ def write_page(
     write_text(path, _document(title, page, script))
 
 
-def write_index(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write the page that lists lessons, one card a row.
+def write_index(
+    path: Path,
+    rows: Iterable[Mapping[str, Any]],
+    section: str = "",
+    frame: Frame = BARE,
+) -> None:
+    """Write the page that lists lessons, one card a row, below the HTML of `section`.
 
     Keys of a row, all but `lesson` optional: lesson, title, summary, page (address),
-    thumbnail (data: address), status, budget, dataset, device, seconds, numbers
-    (name -> value), problem.
+    thumbnail (data: address), alt, status, note, budget, dataset, device, seconds,
+    numbers (name -> value), problem.
     """
     rows = list(rows)
     cards = "\n".join(map(_card, rows))
     passed = sum(row.get("status") == "passed" for row in rows)
     seconds = sum(row.get("seconds") or 0 for row in rows)
     told = f"{passed} of {len(rows)} lessons passed · {_time(seconds)}"
+    if not any(row.get("status") for row in rows):
+        told = f"{len(rows)} lessons"
     devices = sorted({row["device"] for row in rows if row.get("device")})
+    bar = f'<nav class="ways" aria-label="Course">{frame.bar}</nav>'
     page = (
-        f'<main class="index"><header><h1>{COURSE}</h1>'
+        (bar if frame.bar else "")
+        + f'<main class="index" id="text"><header><h1>{COURSE}</h1>{frame.lead}'
         f'<p class="facts">{html.escape(" · ".join([told, *devices]))}</p></header>'
-        f'\n<ol class="cards">\n{cards}\n</ol>\n'
+        f'\n{section}\n<ol class="cards">\n{cards}\n</ol>\n'
         '<footer class="facts">For teaching. Not for clinical use.</footer></main>'
+        f"{frame.end}"
     )
     write_text(path, _document(COURSE, page))
 
 
-def write_site(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write `NN_name.html` beside each `NN_name.ipynb` in `folder`, and index.html.
+def write_site(
+    folder: Path, rows: Sequence[Mapping[str, Any]], section: str = ""
+) -> None:
+    """Write a page beside each executed notebook in `folder`, and index.html.
 
-    A row whose notebook is missing stands in the index without a page.
+    A row's notebook is `name`.ipynb, or `lesson`.ipynb where it has no name; where the
+    file is missing the row stands in the index without a page. `title` is added to the
+    notebook's own; `section` is HTML for the index.
     """
     folder = Path(folder)
     full: list[dict[str, Any]] = []
     notebooks = []
     for row in rows:
-        path = folder / f"{row['lesson']}.ipynb"
+        name = row.get("name", row["lesson"])
+        path = folder / f"{name}.ipynb"
         notebook = read_notebook(path) if path.exists() else None
         notebooks.append(notebook)
         title, summary = headline(notebook) if notebook else (row["lesson"], "")
-        extra = {"title": title or row["lesson"], "summary": summary}
+        title = " · ".join(filter(None, (title or row["lesson"], row.get("title"))))
+        extra = {"title": title, "summary": summary}
         if notebook:
-            extra["page"] = f"{row['lesson']}.html"
-            extra["thumbnail"] = first_picture(notebook)
-        full.append({**extra, **row})
+            extra["page"] = f"{name}.html"
+            extra |= thumbnail(notebook)
+        full.append({**row, **extra})
     there = [i for i, notebook in enumerate(notebooks) if notebook]
     links = [(full[i]["page"], full[i]["title"]) for i in there]
     for place, i in enumerate(there):
@@ -289,16 +320,16 @@ def write_site(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
             following=links[place + 1] if place + 1 < len(links) else None,
             row=full[i],
         )
-    write_index(folder / "index.html", full)
+    write_index(folder / "index.html", full, section)
 
 
-def first_picture(notebook: NotebookNode) -> str | None:
-    """data: address of the first picture in a notebook's outputs, or None."""
+def thumbnail(notebook: NotebookNode) -> dict[str, str]:
+    """The first picture in a notebook's outputs, as `thumbnail` and `alt` of a row."""
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
             if found := picture(output):
-                return found[0]
-    return None
+                return {"thumbnail": found[0], "alt": found[1]}
+    return {}
 
 
 def _card(row: Mapping[str, Any]) -> str:
@@ -308,7 +339,9 @@ def _card(row: Mapping[str, Any]) -> str:
     number = html.escape(str(row["lesson"])[:2])
     image = f'<div class="thumbnail empty" aria-hidden="true">{number}</div>'
     if row.get("thumbnail"):
-        image = f'<div class="thumbnail"><img src="{row["thumbnail"]}" alt=""></div>'
+        alt = html.escape(str(row.get("alt") or f"First picture of {row['lesson']}"))
+        image = f'<img src="{row["thumbnail"]}" alt="{alt}">'
+        image = f'<div class="thumbnail">{image}</div>'
     numbers = "".join(
         f"<div><dt>{html.escape(name.replace('_', ' '))}</dt>"
         f"<dd>{html.escape(_number(value))}</dd></div>"
@@ -350,6 +383,8 @@ def _facts(row: Mapping[str, Any], skip: Sequence[str]) -> str:
             facts.append(html.escape(form.format(value)))
     if row.get("seconds") is not None:
         facts.append(_time(row["seconds"]))
+    if row.get("note"):
+        facts.append(html.escape(str(row["note"])))
     return " · ".join(facts)
 
 

@@ -3,45 +3,26 @@
 from __future__ import annotations
 
 import ast
-import atexit
 import hashlib
 import json
 import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from course_lib import bootstrap
+from course_lib import cluster, grids, jobs, pages, run_cards
 from course_lib.bootstrap import ROOT
+from course_lib.jobs import Job, RunError, quiet_kernels
+from course_lib.sources import write_text
 
 BUDGETS = ("smoke", "lab", "full")  # as in runtime, which costs an import of torch
-
-
-class RunError(ValueError):
-    """A wrong request: said in one line before anything runs."""
-
-
-def quiet_kernels() -> None:
-    """Set what every kernel started from here inherits."""
-    bootstrap.prepare_children()
-    os.environ["COURSE_HEADLESS"] = "1"
-    # A kernel named python3 in the user's own folder must not shadow this one.
-    os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"
-    # A profile of its own: a person's start-up files must not change a lesson, and
-    # a kernel must not warn about loopback TCP at each start, nor complain when it is
-    # stopped.
-    home = tempfile.mkdtemp(prefix="course-ipython-")
-    atexit.register(shutil.rmtree, home, ignore_errors=True)
-    profile = Path(home) / "profile_default"
-    profile.mkdir()
-    config = "c = get_config()\nc.Application.log_level = 50\n"
-    (profile / "ipython_kernel_config.py").write_text(config, "utf-8")
-    os.environ["IPYTHONDIR"] = home
 
 
 # ---------------------------------------------------------------- what to run
@@ -74,29 +55,22 @@ def parse_parameters(lines: Sequence[str]) -> dict[str, Any]:
         name, equals, text = line.partition("=")
         if not equals or not name.strip().isidentifier():
             raise RunError(f"-p {line!r}: write it as NAME=VALUE, for example seed=1")
-        try:
-            values[name.strip()] = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
-            values[name.strip()] = text.strip()
+        values[name.strip()] = grids.literal(text)
     return values
 
 
-def check_parameters(path: Path, given: Mapping[str, Any]) -> None:
-    """Raise RunError for a name that the lesson lacks or a value of another type.
+def check_parameters(path: Path, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The lesson's own values of the parameters that are not `given`.
 
+    Raises RunError for a name that the lesson lacks or a value of another type:
     papermill itself only warns, and runs the lesson with what nobody asked for.
     """
-    import papermill
-
-    known = papermill.inspect_notebook(str(path))
+    known = _parameters(path, path.stat().st_mtime_ns)
     for name, value in given.items():
         if name not in known:
             names = ", ".join(known)
             raise RunError(f"{path.stem} has no parameter {name!r}; it has {names}")
-        try:
-            default = ast.literal_eval(known[name]["default"])
-        except (ValueError, SyntaxError):
-            continue  # an expression, such as os.environ.get(...)
+        default = known[name]
         fits = isinstance(value, type(default)) and isinstance(
             value, bool
         ) == isinstance(default, bool)
@@ -105,6 +79,21 @@ def check_parameters(path: Path, given: Mapping[str, Any]) -> None:
         if default is not None and not fits:
             kind = type(default).__name__
             raise RunError(f"{path.stem}: {name}={value!r} must be of type {kind}")
+    return {name: value for name, value in known.items() if name not in given}
+
+
+@lru_cache
+def _parameters(path: Path, _changed: int) -> dict[str, Any]:
+    """{name: default} of a lesson; None for an expression (os.environ.get(...))."""
+    import papermill
+
+    values = {}
+    for name, known in papermill.inspect_notebook(str(path)).items():
+        try:
+            values[name] = ast.literal_eval(known["default"])
+        except (ValueError, SyntaxError):
+            values[name] = None
+    return values
 
 
 def find_dataset(value: str, data: str | None) -> str:
@@ -126,63 +115,75 @@ def find_dataset(value: str, data: str | None) -> str:
     )
 
 
-def fingerprint(path: Path, parameters: Mapping[str, Any]) -> str:
-    """What a finished lesson must share with a new request to count as done."""
-    cells = json.loads(path.read_text("utf-8"))["cells"]
-    sources = [cell["source"] for cell in cells]
-    data = os.environ.get("COURSE_DATA", "")
-    text = json.dumps([sources, parameters, data], sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+def plan(
+    wanted: Sequence[str],
+    *,
+    budget: str = "smoke",
+    parameters: Sequence[str] = (),
+    grid: Sequence[str] = (),
+    data: str | None = None,
+) -> list[Job]:
+    """The jobs that a request comes to, each of them checked. Raises RunError."""
+    if budget not in BUDGETS:
+        choice = ", ".join(BUDGETS)
+        raise RunError(f"unknown budget {budget!r}; choose from {choice}")
+    lessons = find_lessons(wanted)
+    given, varied = parse_parameters(parameters), grids.parse(grid)
+    if both := given.keys() & varied.keys():
+        raise RunError(f"{min(both)} stands in -p and in --grid; give it once")
+    if "budget" in varied or given.pop("budget", budget) != budget:
+        raise RunError("give the budget once, with --budget")
+    given["budget"] = budget
+    find_dataset("phantom", data)  # checks the folder
+    home = os.environ.get("COURSE_DATA")
+    place = {"COURSE_DATA": home} if home else {}  # for other machines
+    todo = []
+    for path in lessons:
+        text = _without_outputs(path)
+        for values in grids.combinations(varied):
+            chosen = given | values
+            if "dataset" in chosen:
+                chosen["dataset"] = find_dataset(str(chosen["dataset"]), None)
+            defaults = check_parameters(path, chosen)
+            todo.append(
+                Job(
+                    lesson=path.stem,
+                    name=grids.file_name(path.stem, values),
+                    notebook=text,
+                    title=grids.label(values),
+                    parameters=chosen,
+                    defaults=defaults,
+                    values=values,
+                    fingerprint=run_cards.fingerprint(path, chosen),
+                    threads=jobs.thread_share(1),
+                    seconds=time_limits(path).get(budget),
+                    environment=place,
+                )
+            )
+    return _with_own_names(todo)
+
+
+def _without_outputs(path: Path) -> str:
+    """The text of a notebook as it was before it ran: a tenth of the size."""
+    notebook = json.loads(path.read_text("utf-8"))
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code":
+            cell["outputs"], cell["execution_count"] = [], None
+    return json.dumps(notebook)
+
+
+def _with_own_names(todo: Sequence[Job]) -> list[Job]:
+    """Jobs whose files would share a name (two like-named paths) get longer ones."""
+    count = Counter(job.name for job in todo)
+    return [
+        job
+        if count[job.name] == 1
+        else replace(job, name=f"{job.name}-{job.fingerprint[:6]}")
+        for job in todo
+    ]
 
 
 # ---------------------------------------------------------------- running
-
-
-def _device() -> str:
-    """The device that the lessons will pick, in words."""
-    import torch
-
-    from course_lib.runtime import pick_device
-
-    device = pick_device()
-    if device.type == "cuda":
-        return f"{device} ({torch.cuda.get_device_name(device)})"
-    return f"{device} ({torch.get_num_threads()} threads)"
-
-
-def headline_numbers(path: Path) -> dict[str, Any]:
-    """What the `report(...)` cells of an executed notebook recorded."""
-    from course_lib.runtime import REPORT_MIME
-
-    numbers: dict[str, Any] = {}
-    for cell in json.loads(path.read_text("utf-8"))["cells"]:
-        for output in cell.get("outputs", []):
-            numbers |= output.get("data", {}).get(REPORT_MIME, {})
-    return numbers
-
-
-def execute(path: Path, output: Path, parameters: Mapping[str, Any]) -> str | None:
-    """Execute one lesson into `output`. Returns None, or what went wrong."""
-    import papermill
-    from papermill.exceptions import PapermillExecutionError
-
-    try:
-        papermill.execute_notebook(
-            str(path),
-            str(output),
-            parameters=dict(parameters),
-            kernel_name="python3",
-            cwd=str(path.parent),
-            # In a log file a bar would be one long line.
-            progress_bar=sys.stderr.isatty() and {"desc": path.stem, "leave": False},
-            store_widget_state=False,
-        )
-    except PapermillExecutionError as error:
-        trace = "\n".join(error.traceback)
-        return f"cell {error.exec_count} failed\n{trace}"
-    except Exception as error:  # a kernel that died or did not start
-        return f"{type(error).__name__}: {error}"
-    return None
 
 
 def run(
@@ -190,84 +191,114 @@ def run(
     *,
     budget: str = "smoke",
     parameters: Sequence[str] = (),
+    grid: Sequence[str] = (),
     data: str | None = None,
     out: str | None = None,
+    workers: int = 1,
+    dask: str | None = None,
+    memory: float | None = None,
     fresh: bool = False,
     time_limit: bool = True,
 ) -> int:
-    """Execute lessons; executed copies, pages, an index and a report under `out`.
+    """Execute lessons; notebooks, run cards, pages, an index and a report under `out`.
 
     Returns 0, or 1 if a lesson failed or took longer than its budget, 2 for a wrong
-    request, 130 after Ctrl-C: finished lessons stay, and the next run continues.
+    request, 130 after Ctrl-C: finished lessons stay, and the next run continues. The
+    finished jobs of a grid are never run again; a plain run that was completed is.
+    Under torchrun each process executes the lessons, and they train together; the
+    first one writes.
     """
-    quiet_kernels()
+    jobs.quiet_kernels()
     folder = Path(out or ROOT / "build").expanduser().resolve()
+    team = int(os.environ.get("WORLD_SIZE", "1"))
+    if int(os.environ.get("RANK", "0")) > 0:
+        folder = Path(jobs.scratch_folder("course-rank-"))
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - the first one speaks
     try:
-        if budget not in BUDGETS:
-            choice = ", ".join(BUDGETS)
-            raise RunError(f"unknown budget {budget!r}; choose from {choice}")
-        lessons = find_lessons(wanted)
-        given = parse_parameters(parameters)
-        if given.pop("budget", budget) != budget:
-            raise RunError("give the budget once, with --budget")
-        dataset = find_dataset(str(given.get("dataset", "phantom")), data)
-        if "dataset" in given:
-            given["dataset"] = dataset
-        given["budget"] = budget
-        for path in lessons:
-            check_parameters(path, given)
+        if team > 1 and (workers > 1 or dask):
+            raise RunError("under torchrun give neither --workers nor --dask")
+        if workers < 1:
+            raise RunError(f"--workers {workers}: at least 1")
+        if dask and workers > 1:
+            raise RunError("--dask brings its own workers: leave out --workers")
+        if memory is not None and memory <= 0:
+            raise RunError(f"--memory {memory}: GiB for each kernel, such as 4")
+        todo = plan(wanted, budget=budget, parameters=parameters, grid=grid, data=data)
+        remote = cluster.Cluster(dask) if dask else None
         folder.mkdir(parents=True, exist_ok=True)
     except (RunError, OSError) as problem:
         print(f"course_lib: {problem}", file=sys.stderr)
         return 2
-
-    finished = {} if fresh else _finished(folder)
-    rows: list[dict[str, Any]] = []
-    print(f"{len(lessons)} lesson(s), budget {budget}, dataset {dataset}", flush=True)
-    device = _device()
-    interrupted = False
-    for path in lessons:
-        key = fingerprint(path, given)
-        output = folder / path.name
-        if key in finished and output.exists():
-            rows.append(finished[key])
-            print(f"  {path.stem}: done before the interruption", flush=True)
-            continue
-        started = time.monotonic()
-        try:
-            problem = execute(path, output, given)
-        except KeyboardInterrupt:
-            interrupted = True
-            break
-        row = {
-            "lesson": path.stem,
-            "status": "failed" if problem else "passed",
-            "seconds": time.monotonic() - started,
-            "budget": budget,
-            "dataset": dataset,
-            "device": device,
-            "parameters": given,
-            "numbers": headline_numbers(output) if output.exists() else {},
-            "fingerprint": key,
-        }
-        limit = time_limits(path).get(budget)
-        if problem is None and time_limit and limit and row["seconds"] > limit:
-            problem = f"over its budget: {row['seconds']:.0f} s, allowed {limit:.0f} s"
-            row["status"] = "over budget"
-        row["problem"] = problem
-        rows.append(row)
-        _write_report(folder, rows, complete=False)
-        print(f"  {path.stem}: {row['status']} in {row['seconds']:.0f} s", flush=True)
-        if problem:
-            print(problem, file=sys.stderr, flush=True)
+    # All of a team must run the same lessons, and only the first has cards.
+    known = {} if fresh or team > 1 else run_cards.finished(folder)
+    if not grid:
+        known = {key: known[key] for key in _begun(folder) if key in known}
+    cards = {job.name: known.get(job.fingerprint) for job in todo}
+    cards = {name: card for name, card in cards.items() if card}
+    open_jobs = [job for job in todo if job.name not in cards]
+    workers = remote.slots if remote else min(workers, len(open_jobs) or 1)
+    share = remote.threads if remote else jobs.thread_share(workers)
+    open_jobs = [
+        replace(
+            job,
+            threads=share,
+            memory_gib=memory,
+            seconds=job.seconds if time_limit else None,
+            # in a log it is one long line
+            bar=not remote and workers == 1 and sys.stderr.isatty(),
+        )
+        for job in open_jobs
+    ]
+    shown = f", {workers} workers, {share} thread(s) each" if workers > 1 else ""
+    what = f"{len(todo)} job(s) of a grid" if grid else f"{len(todo)} lesson(s)"
+    if "dataset" not in todo[0].values:
+        what += f", dataset {todo[0].parameters.get('dataset', 'phantom')}"
+    print(f"{what}, budget {budget}{shown}", flush=True)
+    for name in cards:
+        print(f"  {name}: done before", flush=True)
+    for job in open_jobs:  # a card of an earlier run must not vouch for half a notebook
+        (folder / "cards" / f"{job.name}.json").unlink(missing_ok=True)
+    if remote:
+        done = remote.run(open_jobs, folder)
+    else:
+        done = jobs.run_here(open_jobs, folder, workers)
+    try:
+        interrupted = _collect(done, folder, todo, cards)
+    finally:
+        done.close()
+        if remote:
+            remote.close()
+    rows = [cards[job.name] for job in todo if job.name in cards]
     _write_report(folder, rows, complete=not interrupted)
-    _write_pages(folder, rows)
-    _print_report(rows)
+    pages.write_site(folder, rows, grids.write(folder, rows) if grid else "")
+    print(f"\n{run_cards.tell(rows)}")
     if interrupted:
         print("interrupted; the same command goes on after the finished lessons")
         return 130
     print(f"\nread it: {(folder / 'index.html').as_uri()}")
     return int(any(row["status"] != "passed" for row in rows))
+
+
+def _collect(
+    done: Iterable[dict[str, Any]],
+    folder: Path,
+    todo: Sequence[Job],
+    cards: dict[str, dict[str, Any]],
+) -> bool:
+    """Keep and tell each card as it comes; whether Ctrl-C came before the last."""
+    try:
+        for card in done:
+            run_cards.write(folder, card)
+            cards[card["name"]] = card
+            rows = [cards[job.name] for job in todo if job.name in cards]
+            _write_report(folder, rows, complete=False)
+            line = f"  {card['name']}: {card['status']} in {card['seconds']:.0f} s"
+            print(line, flush=True)
+            if card["problem"]:
+                print(card["problem"], file=sys.stderr, flush=True)
+    except KeyboardInterrupt:
+        return True
+    return False
 
 
 def time_limits(path: Path) -> dict[str, float]:
@@ -277,41 +308,19 @@ def time_limits(path: Path) -> dict[str, float]:
     return {budget: 60.0 * float(value) for budget, value in minutes.items()}
 
 
-def _finished(folder: Path) -> dict[str, dict[str, Any]]:
-    """The passed lessons of a run that was interrupted, by fingerprint."""
+def _begun(folder: Path) -> list[str]:
+    """Fingerprints of the lessons that an interrupted run into `folder` had done."""
     try:
         report = json.loads((folder / "report.json").read_text("utf-8"))
-        if report["complete"]:
-            return {}
-        rows = report["lessons"]
-        return {row["fingerprint"]: row for row in rows if row["status"] == "passed"}
+        rows = [] if report["complete"] else report["lessons"]
+        return [row["fingerprint"] for row in rows]
     except (OSError, ValueError, KeyError, TypeError):
-        return {}
+        return []
 
 
 def _write_report(folder: Path, rows: list[dict[str, Any]], *, complete: bool) -> None:
-    from course_lib.runtime import atomic_path
-
-    with atomic_path(folder / "report.json") as temporary:
-        text = json.dumps({"complete": complete, "lessons": rows}, indent=1)
-        temporary.write_text(text, "utf-8")
-
-
-def _write_pages(folder: Path, rows: list[dict[str, Any]]) -> None:
-    from course_lib import pages
-
-    pages.write_site(folder, rows)
-
-
-def _print_report(rows: Sequence[Mapping[str, Any]]) -> None:
-    print(f"\n{'lesson':<28}{'status':<13}{'seconds':>8}  headline numbers")
-    for row in rows:
-        numbers = ", ".join(
-            f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
-            for name, value in row["numbers"].items()
-        )
-        line = f"{row['lesson']:<28}{row['status']:<13}{row['seconds']:>8.1f}  "
-        print(line + numbers)
+    text = json.dumps({"complete": complete, "lessons": rows}, indent=1)
+    write_text(folder / "report.json", text + "\n")
 
 
 # ---------------------------------------------------------------- test and lab

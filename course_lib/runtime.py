@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 import os
 import random
 import sys
@@ -36,12 +37,32 @@ def seed_everything(seed: int) -> torch.Generator:
 def pick_device() -> torch.device:
     """The best device of this machine: CUDA where it is, else the CPU.
 
-    `COURSE_DEVICE` (for example `cpu` or `cuda:1`) overrides the choice.
+    `COURSE_DEVICE` (for example `cpu` or `cuda:1`) overrides the choice. Each process
+    of torchrun takes a GPU of its own.
     """
     wanted = os.environ.get("COURSE_DEVICE")
-    if wanted:
-        return torch.device(wanted)
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    best = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(wanted or best)
+    if device == torch.device("cuda") and "LOCAL_RANK" in os.environ:
+        local = int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count()
+        device = torch.device("cuda", local)
+        torch.cuda.set_device(device)  # what nccl talks through
+    words = f"{device} ({torch.get_num_threads()} threads)"
+    if device.type == "cuda":
+        words = f"{device} ({torch.cuda.get_device_name(device)})"
+    note_use("device", str(device), words)
+    return device
+
+
+def note_use(kind: str, name: str, value: str) -> None:
+    """Tell the run card, if one is being made, what is used: data, weights, device.
+
+    A line of JSON is added to the file that `COURSE_USES` names.
+    """
+    path = os.environ.get("COURSE_USES")
+    if path:
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(json.dumps([kind, name, value]) + "\n")
 
 
 def per_budget(budget: str, *, smoke: _T, lab: _T, full: _T) -> _T:

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from course_lib import runtime
+from course_lib import parallel, runtime
 from course_lib.checkpoints import (
     Checkpoint,
     load_weights,
@@ -78,17 +78,22 @@ def fit(
     losses = _Losses(history)
     saved = Checkpoint(checkpoint, state, ema, feed, history)
     done = saved.load()
-    with _ctrl_c_waits() as ctrl_c, _Live(desc, done, steps, preview) as live:
+    with (
+        parallel.team(state, done) as team,
+        _ctrl_c_waits() as ctrl_c,
+        _Live(desc, done, steps, preview) as live,
+    ):
         for step in range(done + 1, steps + 1):
-            batch = next(feed)
-            losses.add(step, train_step(batch), batch, feed)
+            batch = team.part(next(feed))
+            losses.add(step, team.mean(train_step(batch)), batch, feed)
             if ema is not None:
                 ema.update()
             live.show(history)
             stop = bool(ctrl_c)
             if stop or step == steps or step % save_every == 0:
                 losses.read()  # raises before a broken network could be saved
-                saved.save(step)
+                if team.rank == 0:
+                    saved.save(step)
             if stop:
                 raise KeyboardInterrupt(f"stopped after step {step}")
     return history

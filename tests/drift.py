@@ -31,9 +31,11 @@ LAYERS = (
     "runtime template anatomy phantoms cards fetch npz pixels readers batching "
     "duplicates exercises",
     "datasets metrics distances neighbours plotting sources",
-    "training checkpoints feature_net features feature_training pretrained reports",
+    "training parallel checkpoints feature_net features feature_training pretrained "
+    "reports",
     "evaluation audit conditional",
-    "mr_console widgets checks lint notebooks pages runner",
+    "mr_console widgets checks lint notebooks pages run_cards jobs grids cluster "
+    "runner website",
 )
 LAYER = {name: i for i, line in enumerate(LAYERS) for name in line.split()}
 STDLIB_ONLY = {"__init__", "__main__", "bootstrap", "doctor"}

@@ -6,9 +6,11 @@ import subprocess
 import sys
 import threading
 import time
+from datetime import date
 from pathlib import Path
 
 import pytest
+import yaml
 
 from course_lib import bootstrap, doctor
 
@@ -234,3 +236,40 @@ def test_a_changed_pyproject_makes_an_environment_out_of_date(venv):
     stamp["made_from"] = "something else"
     (folder / "course.json").write_text(json.dumps(stamp), "utf-8")
     assert not bootstrap.is_ready(folder, ())
+
+
+@pytest.mark.parametrize(
+    ("line", "level", "said"),
+    [
+        ("# Locked on 2025-11-26.", "note", "they are 12 months old"),
+        ("# Locked on 2025-11-27.", "ok", "exact versions of 2025-11-27"),
+        ("# Locked on 2026-11-20.", "ok", "exact versions of 2026-11-20"),
+        ("# Locked on 2026-13-99.", "note", "does not say on which day"),
+        ("# Exact versions.", "note", "does not say on which day"),
+    ],
+)
+def test_the_doctor_warns_of_a_lock_that_is_a_year_old(
+    tmp_path, monkeypatch, line, level, said
+):
+    (tmp_path / "requirements.lock").write_text(f"# Versions.\n{line}\nnumpy==2.0\n")
+    monkeypatch.setattr(doctor, "ROOT", tmp_path)
+    (finding,) = doctor._lock(date(2026, 11, 27))
+    assert (finding.level, finding.subject) == (level, "lock") and said in finding.fact
+    assert bool(finding.fix) == (level == "note")
+
+
+def test_the_nightly_run_takes_newest_packages_and_the_commands_of_the_readme():
+    flow = yaml.safe_load((bootstrap.ROOT / ".github/workflows/ci.yml").read_text())
+    job = flow["jobs"]["test"]
+    said = "\n".join(step.get("run", "") for step in job["steps"])
+    readme = (bootstrap.ROOT / "README.md").read_text("utf-8")
+    for command in ("run", "test"):
+        assert f"python3 -m course_lib {command}" in readme
+        assert f"python -m course_lib {command}\n" in said
+    assert (
+        "schedule" in flow[True]
+        and "newest" in job["strategy"]["matrix"]["dependencies"]
+    )
+    assert job["env"]["COURSE_DEPENDENCIES"] == "${{ matrix.dependencies }}"
+    assert "--no-time-limit" not in said  # a lesson that outgrows its budget fails
+    assert "course_lib doctor" in said and "::warning" in said

@@ -6,7 +6,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from course_lib import runner
+from course_lib import jobs, runner
 
 
 def lesson(*sources, minutes=None):
@@ -47,12 +47,12 @@ def quick(monkeypatch):
     """Execution without a kernel: copies the notebook, and counts."""
     seen = []
 
-    def execute(path, output, parameters):
-        seen.append(path.stem)
-        output.write_bytes(path.read_bytes())
-        return None
+    def perform(job, output, stop):
+        seen.append(job.lesson)
+        output.write_text(job.notebook, "utf-8")
+        return jobs.Done("passed")
 
-    monkeypatch.setattr(runner, "execute", execute)
+    monkeypatch.setattr(jobs, "perform", perform)
     return seen
 
 
@@ -158,17 +158,17 @@ def test_after_ctrl_c_the_next_run_goes_on_behind_the_finished_lessons(
     course, quick, monkeypatch
 ):
     _root, out = course
-    good = runner.execute
+    good = jobs.perform
 
-    def interrupted(path, output, parameters):
-        if path.stem == "91_second":
+    def interrupted(job, output, stop):
+        if job.lesson == "91_second":
             raise KeyboardInterrupt
-        return good(path, output, parameters)
+        return good(job, output, stop)
 
-    monkeypatch.setattr(runner, "execute", interrupted)
+    monkeypatch.setattr(jobs, "perform", interrupted)
     assert runner.run([], out=str(out)) == 130
     assert not report(out)["complete"]
-    monkeypatch.setattr(runner, "execute", good)
+    monkeypatch.setattr(jobs, "perform", good)
     quick.clear()
     assert runner.run([], out=str(out)) == 0
     assert quick == ["91_second"]
@@ -186,16 +186,16 @@ def test_an_interrupted_run_is_not_continued_by_another_request(
     course, quick, monkeypatch, options
 ):
     _root, out = course
-    good = runner.execute
+    good = jobs.perform
 
-    def interrupted(path, output, parameters):
-        if path.stem == "91_second":
+    def interrupted(job, output, stop):
+        if job.lesson == "91_second":
             raise KeyboardInterrupt
-        return good(path, output, parameters)
+        return good(job, output, stop)
 
-    monkeypatch.setattr(runner, "execute", interrupted)
+    monkeypatch.setattr(jobs, "perform", interrupted)
     runner.run([], out=str(out))
-    monkeypatch.setattr(runner, "execute", good)
+    monkeypatch.setattr(jobs, "perform", good)
     quick.clear()
     runner.run([], out=str(out), **options)
     assert quick == ["90_first", "91_second"]

@@ -1,0 +1,80 @@
+"""Twelve jobs on two workers, one kernel killed; and whether two workers are quicker.
+
+    python tests/benchmarks/bench_runs.py [LESSON] [--grid-only]
+
+On two cores; needs nothing else to run. Prints a table for CONTRIBUTING.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import psutil
+
+from course_lib import runner
+
+GRID = ["seed=0,1,2,3,4,5", "image_size=28,32"]
+
+
+def run(lesson: str, out: Path, grid: list[str], workers: int) -> tuple[int, float]:
+    """Exit code and seconds of a run whose output is kept from the terminal."""
+    started = time.monotonic()
+    with contextlib.redirect_stdout(io.StringIO()):
+        code = runner.run(
+            [lesson], grid=grid, out=str(out), workers=workers, time_limit=False
+        )
+    return code, time.monotonic() - started
+
+
+def kill_one_kernel(seconds: float, killed: list[int]) -> None:
+    """Once `seconds` have passed, kill the first kernel below this process."""
+    time.sleep(seconds)
+    while not killed:
+        for process in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                if "ipykernel_launcher" in " ".join(process.cmdline()):
+                    process.kill()
+                    killed.append(process.pid)
+                    return
+        time.sleep(0.1)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("lesson", nargs="?", default="00")
+    parser.add_argument("--grid-only", action="store_true")
+    options = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="bench-runs-"))
+    if not options.grid_only:
+        for workers in (1, 2, 2, 1):
+            out = folder / f"{workers}-{time.monotonic()}"
+            code, seconds = run(options.lesson, out, ["seed=0,1,2,3"], workers)
+            print(f"4 jobs, {workers} worker(s): {seconds:.1f} s, exit {code}")
+    killed: list[int] = []
+    killer = threading.Thread(target=kill_one_kernel, args=(20.0, killed))
+    killer.start()
+    out = folder / "grid"
+    code, seconds = run(options.lesson, out, GRID, 2)
+    killer.join()
+    cards = [json.loads(p.read_text()) for p in sorted((out / "cards").glob("*.json"))]
+    status = [card["status"] for card in cards]
+    print(f"12 jobs, 2 workers, a kernel killed: {seconds:.1f} s, exit {code}")
+    print({name: status.count(name) for name in set(status)})
+    first = os.path.getmtime(next((out / "cards").glob("*seed_5-image_size_32.json")))
+    code, seconds = run(options.lesson, out, GRID, 2)
+    again = os.path.getmtime(next((out / "cards").glob("*seed_5-image_size_32.json")))
+    print(f"the same command again: {seconds:.1f} s, exit {code}")
+    print("finished jobs were not run again:", first == again)
+    print((out / "grid.csv").read_text())
+
+
+if __name__ == "__main__":
+    main()
