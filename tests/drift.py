@@ -32,8 +32,9 @@ LAYERS = (
     "duplicates exercises",
     "datasets metrics distances neighbours plotting sources",
     "training checkpoints feature_net features feature_training pretrained reports",
-    "evaluation audit conditional",
-    "mr_console widgets checks lint notebooks pages runner",
+    "evaluation audit conditional scoreboard",
+    "mr_console metric_sandbox widgets sandbox_widget checks lint notebooks pages "
+    "runner",
 )
 LAYER = {name: i for i, line in enumerate(LAYERS) for name in line.split()}
 STDLIB_ONLY = {"__init__", "__main__", "bootstrap", "doctor"}
