@@ -72,9 +72,9 @@ def evaluate(
             f"covariance of {extractor.dim} features, and the number would be mostly "
             "bias. KID has no such bias"
         )
-    values = _values(features_real, features_fake, frechet)
+    values = feature_scores(features_real, features_fake, frechet)
     baseline, same_n = _baseline(pool, features_fake, baseline_n, frechet, seed)
-    widths, p_value = _intervals(
+    widths, p_value = jackknife_widths(
         features_real, features_fake, frechet, groups, permutations, seed
     )
     kernel = "KID" if extractor.frechet_name == "FID" else f"KID[{extractor.name}]"
@@ -227,7 +227,8 @@ def _resize(images: Tensor, extractor: Extractor) -> str:
 # --- numbers --------------------------------------------------------------------------
 
 
-def _values(real: Tensor, fake: Tensor, frechet: bool) -> dict[str, float]:
+def feature_scores(real: Tensor, fake: Tensor, frechet: bool) -> dict[str, float]:
+    """The numbers of a report from features (N, d), (M, d); `frechet` needs N > d."""
     first = {"frechet": frechet_distance(real, fake)} if frechet else {}
     both = (*precision_recall(real, fake), *density_coverage(real, fake))
     return first | {"kid": kid(real, fake)} | dict(zip(HIGHER, both, strict=True))
@@ -245,10 +246,10 @@ def _baseline(
     for _ in range(SPLITS):
         order = torch.randperm(len(pool), generator=generator)
         half, others = pool[order[:n]], pool[order[n : 2 * n]]
-        against_real.append(_values(half, others, frechet))
+        against_real.append(feature_scores(half, others, frechet))
         if n < len(fake):
             some = torch.randperm(len(fake), generator=generator)[:n]
-            against_fake.append(_values(half, fake[some], frechet))
+            against_fake.append(feature_scores(half, fake[some], frechet))
 
     def mean(parts: list[dict[str, float]]) -> dict[str, float]:
         return {k: float(np.mean([p[k] for p in parts])) for k in (parts or [{}])[0]}
@@ -256,7 +257,7 @@ def _baseline(
     return mean(against_real), mean(against_fake)
 
 
-def _intervals(
+def jackknife_widths(
     real: Tensor, fake: Tensor, frechet: bool, groups: int, permutations: int, seed: int
 ) -> tuple[dict[str, float], float]:
     """Half the width of each 95 % interval, and the p of the permutation test.

@@ -33,9 +33,9 @@ LAYERS = (
     "datasets metrics distances neighbours plotting sources",
     "training parallel checkpoints feature_net features feature_training pretrained "
     "reports",
-    "evaluation audit conditional",
-    "mr_console widgets checks lint notebooks pages run_cards jobs grids cluster "
-    "runner website",
+    "evaluation audit conditional scoreboard",
+    "mr_console metric_sandbox widgets sandbox_widget checks lint notebooks pages "
+    "run_cards jobs grids cluster runner website",
 )
 LAYER = {name: i for i, line in enumerate(LAYERS) for name in line.split()}
 STDLIB_ONLY = {"__init__", "__main__", "bootstrap", "doctor"}

@@ -83,11 +83,13 @@ def test_only_inception_gives_the_names_fid_and_kid():
 def test_intervals_are_the_jackknife_written_out():
     real, fake = images(seed=1), images(seed=2, shift=0.1)
     a, b = EXTRACTOR(real).double(), EXTRACTOR(fake).double()
-    widths, _ = evaluation._intervals(a, b, True, groups=5, permutations=9, seed=3)
+    widths, _ = evaluation.jackknife_widths(
+        a, b, True, groups=5, permutations=9, seed=3
+    )
     generator = torch.Generator().manual_seed(3)
     folds = [torch.randperm(len(a), generator=generator) % 5 for _ in range(2)]
-    left = [evaluation._values(a[folds[0] != g], b, True) for g in range(5)]
-    left += [evaluation._values(a, b[folds[1] != g], True) for g in range(5)]
+    left = [evaluation.feature_scores(a[folds[0] != g], b, True) for g in range(5)]
+    left += [evaluation.feature_scores(a, b[folds[1] != g], True) for g in range(5)]
     quantile = 2.306004135204166  # of Student's t with 8 degrees of freedom, 97.5 %
     for key, width in widths.items():
         values = np.array([part[key] for part in left]).reshape(2, 5)
@@ -101,8 +103,8 @@ def test_intervals_hold_the_mean_of_other_draws_about_as_often_as_they_say():
     for seed in range(60):
         a, b = torch.randn(2, 60, 4, generator=generator).double()
         b = b + 0.5
-        values.append(evaluation._values(a, b, True))
-        width, _ = evaluation._intervals(a, b, True, 10, 9, seed)
+        values.append(evaluation.feature_scores(a, b, True))
+        width, _ = evaluation.jackknife_widths(a, b, True, 10, 9, seed)
         widths.append(width)
     for key in ("frechet", "kid"):
         value = np.array([v[key] for v in values])
