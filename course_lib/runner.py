@@ -201,6 +201,7 @@ def run(
     request, 130 after Ctrl-C: finished lessons stay, and the next run continues.
     """
     quiet_kernels()
+    os.environ["COURSE_PAGES"] = "1"  # widgets bring the form that lives in a page
     folder = Path(out or ROOT / "build").expanduser().resolve()
     try:
         if budget not in BUDGETS:

@@ -34,6 +34,7 @@ def course(tmp_path, monkeypatch):
     for name in (
         "COURSE_DATA",
         "COURSE_HEADLESS",
+        "COURSE_PAGES",
         "JUPYTER_PREFER_ENV_PATH",
         "IPYTHONDIR",
     ):
