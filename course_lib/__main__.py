@@ -68,11 +68,13 @@ def parser() -> argparse.ArgumentParser:
         help="do not fail a lesson that takes longer than its budget allows",
     )
 
-    test = commands.add_parser("test", help="unit tests, drift tests, notebooks")
+    test = commands.add_parser(
+        "test", help="unit tests, drift tests, notebooks, browser"
+    )
     test.add_argument(
         "--only",
-        choices=("lint", "unit", "notebooks"),
-        help="one part alone (default: all three)",
+        choices=("lint", "unit", "notebooks", "browser"),
+        help="one part alone (default: all four)",
     )
     test.add_argument(
         "pytest", nargs="*", metavar="ARG", help="passed on to pytest, after --"

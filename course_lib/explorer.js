@@ -352,6 +352,15 @@ function render({ model, el }) {
     ink.moveTo(0, toY(0)); ink.lineTo(MAP, toY(0));
     ink.stroke();
     ink.setLineDash([]);
+    for (const radius of spec.rings)
+      for (const [colour, width] of [["#ffffff", 4], ["#444a52", 1.5]]) {
+        ink.strokeStyle = colour;
+        ink.lineWidth = width;
+        ink.beginPath();
+        for (let i = 0; i <= 90; i++)
+          ink.lineTo(...spot([Math.cos(i / 14.3239), Math.sin(i / 14.3239)].map((v) => radius * v)));
+        ink.stroke();
+      }
     ink.lineWidth = 1;
     ink.strokeStyle = "#ffffff";
     codes.forEach((code, i) => {
@@ -572,7 +581,8 @@ function render({ model, el }) {
     alertBox,
     make("div", { className: "lx-top" },
       make("figure", {}, map,
-        make("figcaption", { textContent: `across: ${spec.axis_names[0]}; up: ${spec.axis_names[1]}` }), key,
+        make("figcaption", { textContent: `across: ${spec.axis_names[0]}; up: ${spec.axis_names[1]}${
+          spec.rings.length ? "; rings: half and 95 % of N(0, I)" : ""}` }), key,
         make("label", { className: "lx-row lx-quiet" }, make("span", {}, showTiles, "show the pictures under the map"))),
       make("div", { className: "lx-seen" }, pictures, gauge, buttons, facts)),
     make("fieldset", {}, make("legend", { textContent: spec.heading }), directions),

@@ -114,16 +114,24 @@ class LatentExplorer(BrowserWidget):
         codes = np.asarray(codes.detach().cpu() if hasattr(codes, "detach") else codes)
         self.codes = codes[:MOST_CODES].astype(np.float32)
         self.axes = principal_axes(codes)
+        if (
+            prior and codes.shape[1] == 2
+        ):  # the units of N(0, I), so that rings are round
+            self.axes |= {"mean": np.zeros(2), "scale": np.ones(2)}
         self.model = browser_model.export(decoder, codes.shape[1])
-        self.class_names = list(class_names)
-        self.labels = [int(k) for k in labels[:MOST_CODES]] if class_names else []
-        self.labels = self.labels or [0] * len(self.codes)
+        one_each = labels is not None and np.ndim(labels) == 1  # not 14 findings
+        self.class_names = list(class_names) if one_each else []
+        self.labels = [0] * len(self.codes)
+        if self.class_names:
+            self.labels = [int(k) for k in labels[:MOST_CODES]]
         self.prior = prior
         self.shown = None if images is None else to_uint8(images[:MOST_CODES])
         if images is not None and len(images) != len(codes):
             raise ValueError(f"{len(codes)} codes, but {len(images)} images")
         few = self.shown is not None and self.shown.nbytes <= MOST_IMAGES
-        start, end = far_pair(self.codes)
+        start, end = far_pair(
+            self.place(self.codes)
+        )  # unlike heads, far apart on the map
         self.ends = self.codes[start], self.codes[end]
         self.start(
             {
@@ -150,6 +158,13 @@ class LatentExplorer(BrowserWidget):
         self.view.code = values
 
     @property
+    def rings(self) -> tuple[float, ...]:
+        """Radii that hold half and 95 % of N(0, I), where the map shows all of it."""
+        if not self.prior or self.model.latent_dim != 2:
+            return ()
+        return tuple(float(np.sqrt(-2 * np.log(1 - share))) for share in (0.5, 0.95))
+
+    @property
     def axis_names(self) -> list[str]:
         if self.model.latent_dim == 2:
             return ["z1", "z2"]
@@ -161,6 +176,7 @@ class LatentExplorer(BrowserWidget):
         shares = [f"{share:.0%}" for share in axes["share"]]
         flat = self.model.latent_dim == 2
         what = "The two numbers of a code" if flat else "PCA directions of the codes"
+        unit = "place" if self.rings else "place in standard deviations"
         return {
             "model": self.model.description(),
             "mean": axes["mean"].tolist(),
@@ -171,12 +187,13 @@ class LatentExplorer(BrowserWidget):
                 f"{name}: {share}"
                 for name, share in zip(self.axis_names, shares, strict=True)
             ],
-            "heading": f"{what}: share of the variance, place in standard deviations",
+            "heading": f"{what}: share of the variance, {unit}",
             "labels": self.labels,
             "class_names": self.class_names,
             "colours": list(COLOURS),
             "norms": list(norm_range(self.codes)),
             "prior": list(prior_range(self.model.latent_dim)) if self.prior else None,
+            "rings": list(self.rings),
             "ends": [end.tolist() for end in self.ends],
         }
 
@@ -190,19 +207,63 @@ class LatentExplorer(BrowserWidget):
         norm = float(np.linalg.norm(self.code))
         names = self.axis_names
         low, high = norm_range(self.codes)
+        more = "and the nearest image" if self.shown is not None else "alone"
+        if self.model.latent_dim > 2:
+            more += "; below, walks between two codes by a line and an arc"
         return (
             f"Latent map of {len(self.codes)} codes with {self.model.latent_dim} "
             f"numbers; the point is at {names[0]} {across:.1f}, {names[1]} {up:.1f} "
             f"with norm {norm:.1f} (90 % of the codes: {low:.1f} to {high:.1f}). "
-            "Right: its picture, and walks between two codes by a line and an arc."
+            f"Right: its picture, {more}."
         )
 
     def static_png(self) -> bytes:
-        """The static twin: map, picture, and both walks, as one PNG."""
+        """The static twin as one PNG: the map, the point's picture, and both walks.
+
+        Two dimensions have the pictures under the map instead of the walks.
+        """
+        from PIL import Image
+
+        plots = self._map()
+        strips = _strips(self.model, self.code, self._walks(), self._nearest())
+        size = (plots.width + strips.width, max(plots.height, strips.height))
+        twin = Image.new("RGB", size, "white")
+        twin.paste(plots, (0, (twin.height - plots.height) // 2))
+        twin.paste(strips, (plots.width, (twin.height - strips.height) // 2))
+        buffer = io.BytesIO()
+        few = twin.quantize(palette=_palette(), dither=Image.Dither.NONE)
+        few.save(buffer, "PNG", optimize=True)
+        return buffer.getvalue()
+
+    def _walks(self) -> list[list[np.ndarray]]:
+        if self.model.latent_dim == 2:
+            return []
+        return [[way(*self.ends, t) for t in np.linspace(0, 1, 5)] for way in WAYS]
+
+    def _nearest(self) -> np.ndarray | None:
+        """The real image whose code is nearest to the point."""
+        if self.shown is None:
+            return None
+        return self.shown[np.linalg.norm(self.codes - self.code, axis=1).argmin()]
+
+    def _map(self) -> Any:
+        """Codes, the walk's ends and the point, as an image."""
         import matplotlib.pyplot as plt
         from PIL import Image
 
-        figure, axis = plt.subplots(figsize=(3.1, 3.0), layout="constrained")
+        across = max(1, 200 // self.model.shape[2])  # pictures; each pixel stays one
+        side = across * self.model.shape[2]
+        wide, high, left, bottom = side + 46, side + 60, 38, 34
+        figure = plt.figure(figsize=(wide / 80, high / 80), dpi=80)
+        place = (left / wide, bottom / high, side / wide, side / high)
+        axis = figure.add_axes(place)
+        if self.model.latent_dim == 2:
+            axis.imshow(
+                self._pictures(across),
+                extent=(*_SPAN, *_SPAN),
+                aspect="auto",
+                interpolation="nearest",
+            )
         places = self.place(self.codes)
         for k in range(max(1, len(self.class_names))):
             here = np.asarray(self.labels) == k
@@ -213,8 +274,13 @@ class LatentExplorer(BrowserWidget):
                 ms=3,
                 label=self.class_names[k] if self.class_names else None,
             )
-        walk = [[way(*self.ends, t) for t in np.linspace(0, 1, 5)] for way in WAYS]
-        axis.plot(*self.place(np.array(walk[1])).T, "-", color="black", lw=1)
+        turn = np.linspace(0, 2 * np.pi, 90)
+        for radius in self.rings:
+            ring = self.place(radius * np.stack([np.cos(turn), np.sin(turn)], axis=1))
+            axis.plot(*ring.T, "-", color="black", lw=1)
+        way = lerp if self.model.latent_dim == 2 else slerp
+        walk = np.array([way(*self.ends, t) for t in np.linspace(0, 1, 25)])
+        axis.plot(*self.place(walk).T, "-", color="black", lw=1)
         for name, end in zip("AB", self.ends, strict=True):
             axis.annotate(
                 name,
@@ -228,67 +294,97 @@ class LatentExplorer(BrowserWidget):
         point = self.place(self.code)[0]
         axis.plot(*point, "o", ms=13, mfc="none", mec=COLOURS[1], mew=2)
         names = self.axis_names
-        axis.set(xlim=(-3.2, 3.2), ylim=(-3.2, 3.2), xlabel=names[0], ylabel=names[1])
+        axis.set(xlim=_SPAN, ylim=_SPAN, xticks=range(-3, 4), yticks=range(-3, 4))
+        axis.set_xlabel(names[0], fontsize=9)
+        axis.set_ylabel(names[1], fontsize=9, labelpad=0)
+        axis.tick_params(labelsize=8)
         if self.class_names:
-            axis.legend(fontsize=6, frameon=False, loc="upper left")
+            figure.legend(
+                fontsize=7,
+                frameon=False,
+                loc="upper center",
+                ncols=3,
+                columnspacing=1,
+                handletextpad=0.1,
+            )
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=80, facecolor="w")
         plt.close(figure)
-        plots = Image.open(buffer).convert("RGB")
-        away = np.linalg.norm(self.codes - self.code, axis=1)
-        real = None if self.shown is None else self.shown[away.argmin()]
-        strips = _strips(self.model, self.code, walk, real)
-        twin = Image.new(
-            "RGB",
-            (plots.width + strips.width, max(plots.height, strips.height)),
-            "white",
+        return Image.open(buffer).convert("RGB")
+
+    def _pictures(self, n: int) -> np.ndarray:
+        """What the decoder draws on a grid over the map, pale. -> (n H, n W, 3)."""
+        at = _SPAN[1] * (2 * np.arange(n) + 1 - n) / n
+        across, up = np.meshgrid(at, at[::-1])
+        steps = np.stack([across.ravel(), up.ravel()], axis=1)
+        codes = (
+            self.axes["mean"] + (steps * self.axes["scale"]) @ self.axes["components"]
         )
-        twin.paste(plots, (0, (twin.height - plots.height) // 2))
-        twin.paste(strips, (plots.width, (twin.height - strips.height) // 2))
-        buffer = io.BytesIO()
-        twin.quantize(128, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
-        return buffer.getvalue()
+        tiles = to_uint8(browser_model.run(self.model, codes))
+        tiles = 255 - (255 - tiles) // 32 * 16  # half as dark, in 8 greys
+        tiles = tiles[..., None].repeat(3, -1) if tiles.ndim == 3 else tiles
+        rows = tiles.reshape(n, n, *tiles.shape[1:]).transpose(0, 2, 1, 3, 4)
+        return rows.reshape(n * tiles.shape[1], n * tiles.shape[2], 3)
 
 
 WAYS = (lerp, slerp)
+_PARTS = (1.0, 0.7, 0.4)
+_SPAN = (-3.2, 3.2)  # of the map, in standard deviations
+
+
+def _palette() -> Any:
+    """31 greys, and each colour of the marks with two paler ones: small files."""
+    from PIL import Image, ImageColor
+
+    colours = [(v, v, v) for v in (*range(0, 256, 17), *range(127, 256, 8))]
+    for name in COLOURS:
+        rgb = np.array(ImageColor.getrgb(name))
+        colours += [tuple((255 - (255 - rgb) * part).astype(int)) for part in _PARTS]
+    image = Image.new("P", (1, 1))
+    image.putpalette([int(v) for colour in colours for v in colour])
+    return image
+
+
+def _few_greys(pixels: np.ndarray) -> np.ndarray:
+    return (pixels // 16 * 17).astype(np.uint8)  # 16 greys, black to white
 
 
 def _strips(
     model: browser_model.BrowserModel,
     code: np.ndarray,
-    walks: Any,
+    walks: list[list[np.ndarray]],
     real: np.ndarray | None,
 ) -> Any:
-    """The picture of `code` beside `real`, and below both walks, as an image."""
+    """The picture of `code` beside `real`, and below the walks, as an image."""
     from PIL import Image, ImageDraw, ImageFont
 
-    every = np.stack([code, *walks[0], *walks[1]])
-    pixels = to_uint8(browser_model.run(model, every)) // 8 * 8  # 32 greys
+    every = np.stack([code, *(z for walk in walks for z in walk)])
+    pixels = _few_greys(to_uint8(browser_model.run(model, every)))
     side = max(1, round(64 / model.shape[2])) * model.shape[2]
     font = ImageFont.load_default(11)
-    columns, text = len(walks[0]), 16
-    sheet = Image.new("RGB", (44 + columns * (side + 3), 4 * text + 4 * side), "white")
+    text, left, step = 16, 44, side + 3
+    size = (left + 5 * step, (2 + len(walks)) * (side + text))
+    sheet = Image.new("RGB", size, "white")
     pen = ImageDraw.Draw(sheet)
 
     def put(image: np.ndarray, x: int, y: int, zoom: int = 1) -> None:
-        size = (side * zoom, side * zoom)
         picture = Image.fromarray(image).convert("RGB")
-        sheet.paste(picture.resize(size, Image.Resampling.NEAREST), (x, y))
+        shape = (side * zoom, side * zoom)
+        sheet.paste(picture.resize(shape, Image.Resampling.NEAREST), (x, y))
 
-    norm = np.linalg.norm(code)
-    pen.text((44, 0), f"the point, norm {norm:.1f}", fill="black", font=font)
-    put(pixels[0], 44, text, zoom=2)
+    pen.text(
+        (left, 0), f"the point, norm {np.linalg.norm(code):.1f}", "black", font=font
+    )
+    put(pixels[0], left, text, zoom=2)
     if real is not None:
-        x = 44 + 5 * (side + 3) // 2
-        pen.text((x, 0), "nearest image", fill="black", font=font)
-        put(real, x, text, zoom=2)
-    top = 2 * text + 2 * side
-    for row, (name, walk) in enumerate(zip(("line", "arc"), walks, strict=True)):
-        y = top + row * (side + text)
-        pen.text((8, y + side // 2), name, fill="black", font=font)
+        pen.text((left + 5 * step // 2, 0), "nearest image", "black", font=font)
+        put(_few_greys(real), left + 5 * step // 2, text, zoom=2)
+    pictures = iter(pixels[1:])
+    for row, (name, walk) in enumerate(zip(("line", "arc"), walks, strict=False)):
+        y = (2 + row) * (side + text)
+        pen.text((8, y + side // 2), name, "black", font=font)
         for i, z in enumerate(walk):
-            x = 44 + i * (side + 3)
-            put(pixels[1 + row * columns + i], x, y)
+            put(next(pictures), left + i * step, y)
             norm = f"norm {np.linalg.norm(z):.1f}"
-            pen.text((x + 8, y + side), norm, fill="black", font=font)
+            pen.text((left + i * step + 8, y + side), norm, "black", font=font)
     return sheet
