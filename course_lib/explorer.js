@@ -557,7 +557,6 @@ function render({ model, el }) {
     const by = { ArrowLeft: [0, -step], ArrowRight: [0, step], ArrowDown: [1, -step], ArrowUp: [1, step] }[event.key];
     if (!by) return;
     event.preventDefault();
-    event.stopPropagation(); // in Jupyter arrow keys also walk between cells
     const s = Math.min(LIMIT, Math.max(-LIMIT, along(z, by[0]) + by[1]));
     go(shifted(z, by[0], s));
   }));
@@ -590,6 +589,7 @@ function render({ model, el }) {
       make("div", { className: "lx-row" }, ...choices,
         make("label", { className: "lx-t" }, "A", tSlider, "B", tText)),
       make("div", { className: "lx-walk" }, make("div", { className: "lx-strips" }, ...strips), plot)));
+  root.dataset.lmSuppressShortcuts = "true"; // arrow keys are the map's, not Jupyter's
   el.append(root);
 
   const fromKernel = guard(() => {
