@@ -192,7 +192,7 @@ function render({ model, el }) {
       truthCell.textContent = inside === null ? "" : inside.toFixed(2);
     }
     main.ariaLabel = `${spec.titles[now]}: ${names[left]} to the left of the divider, ${names[right]} to the right. `
-      + "Left and right arrows move the divider, up and down the slice, space flips, O shows the outline.";
+      + "Left and right arrows move the divider, up and down the slice, space flips, L shows the lesion outline.";
   }
 
   // ---- controls
@@ -262,7 +262,7 @@ function render({ model, el }) {
       arrowup: () => { now = (now + cases - 1) % cases; },
       arrowdown: () => { now = (now + 1) % cases; },
       " ": () => { swipe = swipe > 0.5 ? 0 : 1; },
-      o: () => { outline = !outline; },
+      l: () => { outline = !outline; },
     }[key] || (Number(key) >= 1 && Number(key) <= names.length ? () => { right = Number(key) - 1; } : null);
     if (!act) return;
     event.preventDefault();
@@ -284,7 +284,7 @@ function render({ model, el }) {
   const help = make("div", { className: "tv-quiet" });
   help.innerHTML = "On the picture: <kbd>&larr;</kbd> <kbd>&rarr;</kbd> divider, <kbd>&uarr;</kbd> <kbd>&darr;</kbd> slice, "
     + `<kbd>space</kbd> flip, <kbd>1</kbd> to <kbd>${names.length}</kbd> the right side`
-    + (lesions.length ? ", <kbd>O</kbd> outline." : ".");
+    + (lesions.length ? ", <kbd>L</kbd> lesion outline." : ".");
   root.append(help);
   root.dataset.lmSuppressShortcuts = "true"; // keys are the picture's, not Jupyter's
   el.append(root);

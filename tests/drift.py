@@ -33,7 +33,7 @@ LAYERS = (
     "datasets metrics distances neighbours plotting sources",
     "training checkpoints feature_net features feature_training pretrained reports",
     "evaluation audit conditional",
-    "browser_model browser_widget latent_explorer translation_viewer "
+    "browser_model browser_widget latent_explorer translation_viewer progress "
     "mr_console widgets checks lint notebooks pages runner",
 )
 LAYER = {name: i for i, line in enumerate(LAYERS) for name in line.split()}

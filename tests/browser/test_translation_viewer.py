@@ -53,7 +53,7 @@ def use(widget, note_latency, where):
         assert pixels(widget, name) != before
 
     to_the_middle(widget)
-    for key in ("ArrowRight", "ArrowDown", "ArrowUp", "o", "1", "2", " ", " ", "o"):
+    for key in ("ArrowRight", "ArrowDown", "ArrowUp", "l", "1", "2", " ", " ", "l"):
         changes(lambda key=key: main.press(key))
     to_the_middle(widget)
     for name in ("Left", "Right"):
