@@ -98,11 +98,13 @@ def parser() -> argparse.ArgumentParser:
         "one that takes twice as long",
     )
 
-    test = commands.add_parser("test", help="unit tests, drift tests, notebooks")
+    test = commands.add_parser(
+        "test", help="unit tests, drift tests, notebooks, browser"
+    )
     test.add_argument(
         "--only",
-        choices=("lint", "unit", "notebooks"),
-        help="one part alone (default: all three)",
+        choices=("lint", "unit", "notebooks", "browser"),
+        help="one part alone (default: all four)",
     )
     test.add_argument(
         "pytest", nargs="*", metavar="ARG", help="passed on to pytest, after --"

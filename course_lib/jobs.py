@@ -231,6 +231,7 @@ def _start(job: Job, output: Path, folder: Path) -> subprocess.Popen[bytes]:
     environment |= {
         "COURSE_USES": str(folder / "uses.jsonl"),
         "COURSE_JOB": job.fingerprint,
+        "COURSE_PAGES": "1",  # widgets bring the form that lives in a page
     }
     with open(folder / "log.txt", "wb") as log:
         return subprocess.Popen(

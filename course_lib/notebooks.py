@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from course_lib.exercises import LessonError, student
+from course_lib.pages import LIVE_MIME
 from course_lib.sources import (
     KERNEL,
     LANGUAGE,
@@ -136,7 +137,7 @@ def run(
 
 
 def tidy(notebook: NotebookNode) -> None:
-    """Remove what differs between two builds of one source: widget views, timings."""
+    """Remove what differs between two builds, or is large: widgets, timings."""
     notebook.metadata.pop("widgets", None)
     notebook.metadata["kernelspec"] = KERNEL
     notebook.metadata["language_info"] = LANGUAGE
@@ -148,6 +149,7 @@ def tidy(notebook: NotebookNode) -> None:
         for output in cell.outputs:
             output.pop("transient", None)
             data = output.get("data", {})
+            data.pop(LIVE_MIME, None)  # for the pages of a run; half a megabyte
             if WIDGET in data:
                 del data[WIDGET]
                 if set(data) <= {"text/plain"}:

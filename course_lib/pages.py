@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 COURSE = "Generative models for medical images"
 STYLE = Path(__file__).with_name("pages.css")
 PICTURES = ("image/png", "image/jpeg", "image/svg+xml", "image/gif")
+LIVE_MIME = "application/vnd.course.live+html"  # as in runtime, which imports torch
 PLOTLY = "application/vnd.plotly.v1+json"
 CODE_OR_MATH = re.compile(
     r"(?P<fence>^[ >]*(?P<f>```+|~~~+).*?(?:^[ >]*(?P=f)[`~]*[ ]*$|\Z))"
@@ -43,8 +44,12 @@ _FETCHES = re.compile(
 
 
 def needs_network(text: str) -> bool:
-    """Whether HTML loads something from elsewhere (links to follow do not count)."""
-    return bool(_FETCHES.search(text))
+    """Whether HTML loads something from elsewhere (links to follow do not count).
+
+    What stands in an `<iframe srcdoc>` is looked at, too.
+    """
+    inner = html.unescape(text) if "srcdoc" in text else ""
+    return bool(_FETCHES.search(text) or _FETCHES.search(inner))
 
 
 # ---------------------------------------------------------------- parts of a page
@@ -144,6 +149,9 @@ def output_html(output: Mapping[str, Any]) -> str:
         return f'<pre class="error" role="alert">{trace}</pre>'
     data = output["data"]
     found = picture(output)
+    live_form = "".join(data.get(LIVE_MIME, ""))
+    if live_form and not needs_network(live_form):
+        return f'<div class="live">{live_form}</div>'
     page = "".join(data.get("text/html", ""))
     live = "application/vnd.jupyter.widget-view+json" in data
     if page and not needs_network(page) and not (live and found):

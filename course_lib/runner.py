@@ -208,7 +208,7 @@ def run(
     Under torchrun each process executes the lessons, and they train together; the
     first one writes.
     """
-    jobs.quiet_kernels()
+    quiet_kernels()
     folder = Path(out or ROOT / "build").expanduser().resolve()
     team = int(os.environ.get("WORLD_SIZE", "1"))
     if int(os.environ.get("RANK", "0")) > 0:
@@ -327,7 +327,7 @@ def _write_report(folder: Path, rows: list[dict[str, Any]], *, complete: bool) -
 
 
 def test(only: str | None, arguments: Sequence[str]) -> int:
-    """Lint, unit and drift tests, then every notebook under nbval; 0 if all pass."""
+    """Lint, unit and drift tests, notebooks under nbval, a browser; 0 if all pass."""
     quiet_kernels()
     os.environ["COURSE_BUDGET"] = "smoke"
     os.environ.pop("COURSE_DATA", None)  # what is tested must not depend on it
@@ -343,11 +343,13 @@ def test(only: str | None, arguments: Sequence[str]) -> int:
     ruff = [sys.executable, "-m", "ruff"]
     parts = {
         "lint": [[*ruff, "check", "."], [*ruff, "format", "--check", "."]],
-        "unit": [[*pytest, "tests"]],
+        "unit": [[*pytest, "tests", "--ignore=tests/browser"]],
         "notebooks": [
             [*pytest, "--nbval", *nbval, *map(str, notebooks)],
             [*pytest, "--nbval-lax", *nbval, *map(str, students)],
         ],
+        # one JupyterLab for all of it; without a browser it says why it is skipped
+        "browser": [[sys.executable, "-m", "pytest", "-rs", "tests/browser"]],
     }
     failed = []
     for part in [only] if only else parts:

@@ -19,6 +19,7 @@ import torch
 
 BUDGETS = ("smoke", "lab", "full")
 REPORT_MIME = "application/vnd.course.report+json"
+LIVE_MIME = "application/vnd.course.live+html"  # what Jupyter does not show
 _REPOSITORY = Path(__file__).resolve().parent.parent
 _T = TypeVar("_T")
 
@@ -145,6 +146,14 @@ def has_front_end() -> bool:
     `run`, `build` and `test` set `COURSE_HEADLESS=1` in the kernels they start.
     """
     return in_notebook() and os.environ.get("COURSE_HEADLESS") != "1"
+
+
+def makes_pages() -> bool:
+    """True in a kernel of `run`, whose pages can show live forms of widgets.
+
+    `run` alone sets `COURSE_PAGES=1`: committed notebooks stay small.
+    """
+    return os.environ.get("COURSE_PAGES") == "1"
 
 
 def notice(text: str) -> None:

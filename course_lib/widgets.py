@@ -1,7 +1,8 @@
 """Things to move: thin shells over plain functions, each with a static picture.
 
-Where somebody looks, a widget shows its controls; a saved notebook, GitHub, an HTML
-page and papermill show the PNG beside them. Every callback runs without a front end.
+Where somebody looks, a widget shows its controls; a saved notebook, GitHub and
+papermill show the PNG beside them. A page of `run` shows a live form where a widget has
+one, else the PNG. Every callback runs without a front end.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 from course_lib import mr_console
 from course_lib.mr_console import RANGES
 from course_lib.phantoms import PROTOCOLS
-from course_lib.runtime import has_front_end
+from course_lib.runtime import LIVE_MIME, has_front_end, makes_pages
 
 # --- what all widgets share ----------------------------------------------------------
 
@@ -41,6 +42,10 @@ class LiveWidget:
         """Update the picture. Returns a hint for the person where it could not."""
         raise NotImplementedError
 
+    def live_html(self) -> str | None:
+        """A form that lives in a page without a kernel or a network, if it has one."""
+        return None
+
     def redraw(self) -> None:
         """Draw; a hint or an error is shown, and an error is raised as well."""
         try:
@@ -55,6 +60,8 @@ class LiveWidget:
         data = {"image/png": self.static_png(), "text/plain": f"<Figure: {alt}>"}
         if has_front_end():
             data = {**self.box._repr_mimebundle_(), **data}
+        if makes_pages() and (live := self.live_html()):
+            data[LIVE_MIME] = live
         return data, {"image/png": {"alt": alt}}
 
 

@@ -34,6 +34,7 @@ LAYERS = (
     "training parallel checkpoints feature_net features feature_training pretrained "
     "reports",
     "evaluation audit conditional scoreboard",
+    "browser_model browser_widget latent_explorer translation_viewer progress "
     "mr_console metric_sandbox widgets sandbox_widget checks lint notebooks pages "
     "run_cards jobs grids cluster runner website",
 )

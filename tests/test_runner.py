@@ -1,6 +1,7 @@
 """`run` as a person meets it: requests, reports, failures, interruptions."""
 
 import json
+import subprocess
 
 import nbformat
 import pytest
@@ -34,6 +35,7 @@ def course(tmp_path, monkeypatch):
     for name in (
         "COURSE_DATA",
         "COURSE_HEADLESS",
+        "COURSE_PAGES",
         "JUPYTER_PREFER_ENV_PATH",
         "IPYTHONDIR",
     ):
@@ -223,3 +225,20 @@ def test_own_copies_follow_the_course_until_they_are_edited(tmp_path):
     assert (mine / "01_a.ipynb").read_text("utf-8") == "my work"
     assert (mine / "01_a.new.ipynb").read_text("utf-8") == "three"
     assert runner.copy_lessons(source, mine) == []
+
+
+def test_the_browser_tests_run_once_and_last(course, monkeypatch):
+    monkeypatch.setenv("COURSE_BUDGET", "")  # put back afterwards
+    ran = []
+
+    def note(command, **options):
+        ran.append(" ".join(command))
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(subprocess, "run", note)
+    assert runner.test(None, []) == 0
+    assert ran[-1].endswith("tests/browser") and " -n " not in ran[-1]
+    assert [x for x in ran[:-1] if x.endswith("tests --ignore=tests/browser")]
+    ran.clear()
+    assert runner.test("browser", ["-x"]) == 0
+    assert [x.endswith("tests/browser -x") for x in ran] == [True]

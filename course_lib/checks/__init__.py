@@ -17,6 +17,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from course_lib import progress
+from course_lib.runtime import has_front_end
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -40,8 +43,15 @@ class Verdict:
         return (
             f'<div role="status" style="border-left:4px solid rgb({colour});'
             f'padding:.6em 1em;background:rgba({colour},.12)">'
-            f"{mark} {html.escape(repr(self))}</div>"
+            f"{mark} {html.escape(repr(self))}{self._so_far()}</div>"
         )
+
+    def _so_far(self) -> str:
+        """How much of the lesson is solved, where the record is kept."""
+        if not has_front_end():
+            return ""
+        solved, all_of_them = progress.solved_in_lesson(self.exercise)
+        return f"<br><small>{solved} of {all_of_them} of this lesson solved</small>"
 
 
 def exercise(
@@ -64,6 +74,7 @@ def exercise(
                 hint = (
                     f"it raised {type(error).__name__}{_where(error, student)}: {error}"
                 )
+            progress.keep(number, hint is None)
             return Verdict(number, hint is None, praise if hint is None else hint)
 
         check.exercise = number  # type: ignore[attr-defined]

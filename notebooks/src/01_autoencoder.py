@@ -40,6 +40,7 @@ from torch import Tensor, nn
 from course_lib import autoencoders, checks, plotting
 from course_lib.autoencoders import PCA, add_noise, feature_sizes, fit_pca
 from course_lib.datasets import batches, load_images
+from course_lib.latent_explorer import LatentExplorer
 from course_lib.metrics import frechet_distance, psnr, ssim
 from course_lib.phantoms import make_phantom
 from course_lib.runtime import (
@@ -84,7 +85,9 @@ label = f"{Path(dataset).stem}_{image_size}"  # in the names of weights
 
 # %% tags=["nbval-ignore-output"]
 images, _, card = load_images(dataset, "train", image_size, n=n_train)
-test_images, _, _ = load_images(dataset, "test", image_size, n=n_test)
+test_images, test_labels, _ = load_images(
+    dataset, "test", image_size, n=n_test
+)
 channels = images.shape[1]
 pixels = images[0].numel()
 plotting.show_images(
@@ -487,6 +490,31 @@ for name, value in far.items():
 # If halfway between codes is no further from real images than a plain
 # reconstruction is, then the space between *these* codes is well filled. Do
 # not conclude that all of it is: the claim check below goes elsewhere.
+#
+# Go and see. Each mark on this map is the code of a test image, seen along the
+# two directions in which codes differ most. Click a mark, drag the ring (or
+# use the arrow keys), move the sliders, walk from A to B. Your browser runs
+# the decoder, so the map lives on in the pages of `run`.
+#
+# 1. Move one slider alone, far out: what does its direction change?
+# 2. Find a place where the picture is no head any more. How far is it from the
+#    marks?
+# 3. Walk by the line and by the arc. What happens to the picture where the
+#    norm leaves the blue band?
+
+# %% tags=["nbval-ignore-output"]
+LatentExplorer(
+    model.decoder,
+    test_codes,
+    images=test_images,
+    labels=test_labels,
+    class_names=card.class_names,
+)
+
+# %% [markdown]
+# The straight line leads through the middle, where codes are shorter than
+# those of images; on the phantom the picture fades on the way. Is the arc the
+# better way, then? Ask the data: nothing in the training asked for it.
 
 # %% [markdown]
 # ## Measure

@@ -42,6 +42,7 @@ from course_lib import checks, plotting, variational
 from course_lib.autoencoders import Decoder, Encoder, fit_pca
 from course_lib.datasets import batches, load_images
 from course_lib.features import course_extractor, for_models
+from course_lib.latent_explorer import LatentExplorer
 from course_lib.metrics import frechet_distance, ssim
 from course_lib.phantoms import TISSUES, make_phantom
 from course_lib.runtime import (
@@ -472,7 +473,7 @@ def held_out(model, x, *conditions):
 found = held_out(model, test_images)
 with torch.no_grad():
     drawn = model.sample(1000, torch.Generator().manual_seed(seed)).cpu()
-row = slice(0, 4)
+row = slice(0, 3)
 rows = {"held out": test_images[row], "brought back": found["x_hat"][row]}
 plotting.show_rows(
     rows | {"drawn": drawn[row]},
@@ -482,9 +483,8 @@ plotting.show_rows(
 )
 
 # %% [markdown]
-# Where do the codes lie? With two dimensions we can see it. A second, small
-# VAE: first where it puts held-out images, coloured by class; then what it
-# draws at each place of a grid that covers the prior evenly.
+# Where do the codes lie? With two dimensions we can see it, so we train a
+# second, small VAE.
 
 # %% tags=["nbval-ignore-output"]
 torch.manual_seed(seed)
@@ -497,42 +497,23 @@ flat_shipped = start_from_shipped(f"vae_map_{label}", flat, budget)
 flat_rate = 4e-3 * gentle if flat_shipped else 4e-3
 flat_objective = annealed(side_steps, 1.0 if flat_shipped else 20.0)
 print(train(flat, loader(images), side_steps, flat_objective, flat_rate))
-places = torch.linspace(0.1, 0.9, 4)
-places = torch.distributions.Normal(0.0, 1.0).icdf(places)
-grid = torch.cartesian_prod(-places, places).flip(1)  # rows from the top down
-with torch.no_grad():
-    tiles = flat.decode(grid.to(device)).cpu()  # (16, C, S, S)
 codes = held_out(flat, test_images)["mu"]
 
 # %% [markdown]
-# The codes, and the prior's two rings that hold half and 95 % of all draws.
+# The map: where it puts held-out images, marked by class, over what it draws
+# there; the rings hold half and 95 % of all draws of the prior. Click a mark,
+# drag the ring, or use the arrow keys: your browser runs the decoder. Walk
+# along $z_1$, then along $z_2$. What did each axis learn, with nobody naming
+# it?
 
 # %% tags=["nbval-ignore-output"]
-figure, axis = plt.subplots(figsize=(3.0, 2.8), layout="constrained")
-for k, name in enumerate(card.class_names):
-    here = codes[test_labels == k][:60]
-    colour = plotting.COLOURS[k % len(plotting.COLOURS)]
-    axis.plot(*here.T, ".", ms=3, color=colour, label=name)
-for share in (0.5, 0.95):
-    radius = math.sqrt(-2 * math.log(1 - share))
-    axis.add_patch(plt.Circle((0, 0), radius, fill=False, color="#777777"))
-axis.set(xlim=(-3, 3), ylim=(-3, 3), xlabel="$z_1$", ylabel="$z_2$")
-axis.legend(fontsize=6, frameon=False, loc="upper left")
-plotting.show_figure(figure, alt="Codes of held-out images in two dimensions")
-
-# %% [markdown]
-# Walk along a row ($z_1$) and down a column ($z_2$). What did each axis learn,
-# with nobody naming it?
-
-# %% tags=["nbval-ignore-output"]
-plotting.show_rows(
-    {
-        f"$z_2$ = {-place:.1f}": tiles[4 * k : 4 * k + 4]
-        for k, place in enumerate(places)
-    },
-    size=0.8,
-    alt="What is drawn on a grid of four by four codes",
-    caption=f"$z_1$ from {places[0]:.1f} to {places[-1]:.1f}; {card.name}",
+LatentExplorer(
+    flat.decoder,
+    codes,
+    images=test_images,
+    labels=test_labels,
+    class_names=card.class_names,
+    prior=True,
 )
 
 # %% [markdown]
@@ -629,28 +610,38 @@ print_facts(
 )
 
 # %% [markdown]
-# Sliders, then: start at a draw, not at 0, and move one entry alone. The two
-# rows are the two dimensions with the highest KL. Two facts make a slider
-# honest: it moves one entry, and the entries are nearly uncorrelated over
-# images.
+# Sliders, then: start at a draw, not at 0, and move one direction alone. Two
+# facts make a slider honest: it moves one thing, and the things are
+# uncorrelated over images. The entries $z_k$ are nearly so: for the two with
+# the highest KL,
 
 # %% tags=["nbval-ignore-output"]
 aggregate = held_out(model, images[:1000])
 per_dim = kl_to_standard_normal(aggregate["mu"], aggregate["logvar"]).mean(0)
 strongest = per_dim.argsort(descending=True)[:2].tolist()
-origin = aggregate["mu"][:1]  # the code of a real image
-traversals = {}
-for k in strongest:
-    z = origin.repeat(5, 1)
-    z[:, k] = torch.linspace(-2.5, 2.5, 5)
-    traversals[f"z[{k}], {per_dim[k]:.1f} nats"] = decoded(z)
 correlation = torch.corrcoef(aggregate["mu"].T[strongest]).triu(1).abs().max()
+for k in strongest:
+    print(f"z[{k}]: {per_dim[k]:.1f} nats")
 print(f"correlation of the two over images: {correlation:.2f}")
-plotting.show_rows(
-    traversals,
-    size=0.8,
-    alt="Two latent sliders, each moving one entry from -2.5 to 2.5",
-    caption=made_with,
+
+# %% [markdown]
+# The sliders below are the principal directions of the codes, uncorrelated by
+# construction. The orange band under the picture is the shell where draws of
+# the prior live. Three things to do:
+#
+# 1. draw from $N(0, I)$ a few times, then go to the middle: is that picture
+#    like the draws, or like an average?
+# 2. walk from A to B by the line and by the arc, and watch the norm;
+# 3. go to an image and move one slider alone.
+
+# %% tags=["nbval-ignore-output"]
+LatentExplorer(
+    model.decoder,
+    found["mu"],
+    images=test_images,
+    labels=test_labels,
+    class_names=card.class_names,
+    prior=True,
 )
 
 # %% [markdown]
@@ -684,9 +675,9 @@ def bits_per_pixel(log_p):
 # %% tags=["nbval-ignore-output"]
 plotting.show_rows(
     {
-        "held out": test_images[8:12],
-        f"PCA, {latent_dim}": by_pca[8:12],
-        f"VAE, {latent_dim}": found["x_hat"][8:12],
+        "held out": test_images[8:11],
+        f"PCA, {latent_dim}": by_pca[8:11],
+        f"VAE, {latent_dim}": found["x_hat"][8:11],
     },
     size=0.8,
     alt="Held-out images, brought back by PCA and by the VAE",

@@ -55,6 +55,7 @@ from course_lib.runtime import (
 )
 from course_lib.training import autocast, fit, ship_weights, start_from_shipped
 from course_lib.translation import CycleGAN, cycle_ramp, descend
+from course_lib.translation_viewer import TranslationViewer
 
 # %% [markdown]
 # The parameters of the lesson. Translation is scored on the phantom, whose
@@ -952,6 +953,19 @@ show(
     largest[:: max(1, len(largest) // 6)][:6],
     caption=f"phantom 32 px, test heads; {origin(shipped, side_steps)}",
     alt="T1, T2 by two translators, the true T2, and where the lesions are",
+)
+
+# %% [markdown]
+# Hold them over each other: drag the divider, or press the keys below the
+# picture. Which translator would you call the better one from the head as a
+# whole, and which from what lies inside the outline?
+
+# %% tags=["nbval-ignore-output"]
+TranslationViewer(
+    {"T1, given": test_t1[by_size[:8]]}
+    | {name: images[by_size[:8]] for name, images in biased.items()}
+    | {"T2, the truth": test_t2[by_size[:8]]},
+    lesions=mask[by_size[:8]],
 )
 
 # %% [markdown]

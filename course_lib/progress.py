@@ -1,0 +1,124 @@
+"""What you have solved: kept in a small file of your own, shown, exported.
+
+The file holds exercise numbers, whether each is solved, and after how many tries; no
+name, no date, no code. It is written only where a person sees the answer of a check.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import warnings
+from pathlib import Path
+
+from course_lib.runtime import atomic_path, cache_dir, has_front_end
+
+Record = dict[str, dict[str, int | bool]]
+
+
+def progress_file() -> Path:
+    """`.progress.json` among the copies that `lab` made; elsewhere in the cache."""
+    here = Path.cwd()
+    if (here / ".course.json").exists():  # the mark of `lab`
+        return here / ".progress.json"
+    return cache_dir() / "progress.json"
+
+
+def read_progress(path: Path | None = None) -> Record:
+    """{"E01.2": {"solved": True, "tries": 3}, ...}; empty if nothing is kept."""
+    try:
+        record = json.loads((path or progress_file()).read_text("utf-8"))
+        return {
+            str(name): {"solved": bool(x["solved"]), "tries": int(x["tries"])}
+            for name, x in record.items()
+        }
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as problem:
+        warnings.warn(
+            f"the file of your progress cannot be read: {problem}", stacklevel=2
+        )
+        return {}
+
+
+def keep(exercise: str, solved: bool) -> None:
+    """Count one try; what is solved stays solved, and is no longer counted.
+
+    Nothing is kept where nobody looks (tests, `run`, `build`), and a check never fails
+    because its answer could not be kept.
+    """
+    if not has_front_end():
+        return
+    from filelock import FileLock, Timeout
+
+    path = progress_file()
+    try:
+        with FileLock(f"{path}.lock", timeout=2):  # two lessons may be open
+            record = read_progress(path)
+            now = record.get(exercise, {"solved": False, "tries": 0})
+            if not now["solved"]:
+                tries = int(now["tries"]) + 1
+                record[exercise] = {"solved": solved, "tries": tries}
+                with atomic_path(path) as temporary:
+                    text = json.dumps(dict(sorted(record.items())), indent=1)
+                    temporary.write_text(text, "utf-8")
+    except (OSError, Timeout) as problem:
+        warnings.warn(f"your progress could not be kept: {problem}", stacklevel=2)
+
+
+def solved_in_lesson(exercise: str) -> tuple[int, int]:
+    """(solved, all) exercises of the lesson that `exercise` belongs to."""
+    from course_lib.checks import all_checks
+
+    mine = [number for number in all_checks() if number[:3] == exercise[:3]]
+    record = read_progress()
+    return sum(bool(record.get(x, {}).get("solved")) for x in mine), len(mine)
+
+
+def show_progress() -> None:
+    """Show all lessons: what is solved, after how many tries, and what is open."""
+    from course_lib.checks import all_checks
+    from course_lib.plotting import show_table
+
+    record = read_progress()
+    lessons: dict[str, list[str]] = {}
+    for number in sorted(all_checks(), key=_order):
+        lessons.setdefault(number[1:3], []).append(number)
+    rows = []
+    for lesson, numbers in lessons.items():
+        states = [
+            record.get(number, {"solved": False, "tries": 0}) for number in numbers
+        ]
+        solved = sum(bool(state["solved"]) for state in states)
+        told = ", ".join(map(_told, numbers, states))
+        rows.append((f"lesson {lesson}", f"{solved} of {len(numbers)}", told))
+    show_table(
+        ["", "solved", "exercises (tries)"],
+        rows,
+        note="✓ is solved, ○ is open. Only you have this record; "
+        "`export_progress` writes it as a table.",
+    )
+
+
+def export_progress(path: Path | str = "progress.csv") -> Path:
+    """Write the record as CSV: exercise, solved, tries. Returns where it is."""
+    path = Path(path)
+    with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["exercise", "solved", "tries"])
+        for number, state in sorted(
+            read_progress().items(), key=lambda x: _order(x[0])
+        ):
+            table.writerow([number, int(state["solved"]), state["tries"]])
+    return path
+
+
+def _order(number: str) -> tuple[str, int]:
+    """E01.10 comes after E01.2."""
+    lesson, _, place = number.partition(".")
+    return lesson, int(place) if place.isdigit() else 0
+
+
+def _told(number: str, state: dict[str, int | bool]) -> str:
+    mark = "✓" if state["solved"] else "○"
+    return f"{mark} {number}" + (f" ({state['tries']})" if state["tries"] else "")
