@@ -41,6 +41,7 @@ def course(tmp_path, monkeypatch):
     ):
         monkeypatch.setenv(name, "")  # whatever `run` sets is put back afterwards
     monkeypatch.delenv("COURSE_DATA")
+    monkeypatch.delenv("IPYTHONDIR")  # empty, it would be the folder of a kernel
     return tmp_path, tmp_path / "build"
 
 
