@@ -31,7 +31,7 @@ EXAMPLES = """examples:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line: run, lab, test, doctor, and build and adopt for maintainers."""
+    """The command line: run, lab, grade, test, doctor; for maintainers build, adopt."""
     top = argparse.ArgumentParser(
         prog="python3 -m course_lib",
         description="A course on generative models for medical images.",
@@ -81,6 +81,32 @@ def parser() -> argparse.ArgumentParser:
     lab = commands.add_parser("lab", help="open JupyterLab on your own copies")
     lab.add_argument(
         "jupyter", nargs="*", metavar="ARG", help="passed on to jupyter lab, after --"
+    )
+
+    grade = commands.add_parser(
+        "grade", help="grade a folder of students' notebooks, each in a sandbox"
+    )
+    grade.add_argument(
+        "submissions", metavar="DIR", help="holds alice.ipynb or alice/03_dcgan.ipynb"
+    )
+    grade.add_argument(
+        "--lesson", metavar="NN", help="of all notebooks (default: each says its own)"
+    )
+    grade.add_argument(
+        "--out",
+        default="grades",
+        metavar="DIR",
+        help="where grades go (default: grades)",
+    )
+    grade.add_argument(
+        "--workers", type=int, metavar="N", help="at once (default: one a core)"
+    )
+    grade.add_argument(
+        "--seconds",
+        type=int,
+        default=10,
+        metavar="S",
+        help="of the processor, for each answer (default: 10)",
     )
 
     check = commands.add_parser("doctor", help="what is missing, and how to mend it")
@@ -137,6 +163,16 @@ def main(arguments: list[str]) -> int:
         from course_lib import runner
 
         return runner.lab(options.jupyter)
+    if options.command == "grade":
+        from course_lib import grading
+
+        return grading.grade(
+            options.submissions,
+            out=options.out,
+            lesson=options.lesson,
+            workers=options.workers,
+            seconds=options.seconds,
+        )
     from course_lib import notebooks
 
     if options.command == "build":
