@@ -125,6 +125,12 @@ def parser() -> argparse.ArgumentParser:
         help="also keep the weights that the lessons trained as the shipped ones",
     )
 
+    build.add_argument(
+        "--nbgrader",
+        metavar="DIR",
+        help="write nbgrader's source/ folder into DIR instead, with solutions",
+    )
+
     adopt = commands.add_parser("adopt", help="turn an edited notebook into source")
     adopt.add_argument("lesson", metavar="NN")
     adopt.add_argument(
@@ -173,6 +179,10 @@ def main(arguments: list[str]) -> int:
             workers=options.workers,
             seconds=options.seconds,
         )
+    if options.command == "build" and options.nbgrader:
+        from course_lib import assignments
+
+        return assignments.nbgrader_command(options.lessons, options.nbgrader)
     from course_lib import notebooks
 
     if options.command == "build":
