@@ -130,6 +130,11 @@ def parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="write nbgrader's source/ folder into DIR instead, with solutions",
     )
+    build.add_argument(
+        "--notes",
+        metavar="DIR",
+        help="write notes for who teaches the lessons into DIR instead",
+    )
 
     adopt = commands.add_parser("adopt", help="turn an edited notebook into source")
     adopt.add_argument("lesson", metavar="NN")
@@ -183,6 +188,10 @@ def main(arguments: list[str]) -> int:
         from course_lib import assignments
 
         return assignments.nbgrader_command(options.lessons, options.nbgrader)
+    if options.command == "build" and options.notes:
+        from course_lib import teaching
+
+        return teaching.notes_command(options.lessons, options.notes)
     from course_lib import notebooks
 
     if options.command == "build":

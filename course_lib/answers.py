@@ -86,7 +86,7 @@ def judge(
         problem = "it is nested too deeply"
     if problem:
         return _failed(f"not run: {problem}.", note=f"not run, {problem}")
-    space = {**names, "__builtins__": _builtins(modules), "__name__": "answer"}
+    space = {**names, "__builtins__": _builtins(modules, task), "__name__": "answer"}
     before = _libraries(check)
     _freeze()
     try:
@@ -220,15 +220,20 @@ def _names(node: ast.AST) -> list[str]:
         return [node.name]
     if isinstance(node, (ast.arg, ast.keyword)):
         return [node.arg or ""]
+    if isinstance(node, ast.MatchClass):
+        return node.kwd_attrs
+    if isinstance(node, (ast.Global, ast.Nonlocal)):
+        return node.names
     return []
 
 
 # ------------------------------------------------------------------ while it runs
 
 
-def _builtins(modules: Iterable[str]) -> dict[str, Any]:
+def _builtins(modules: Iterable[str], task: str) -> dict[str, Any]:
     """Python's built-in names without those that lead out of the answer."""
     allowed, real_import, real_getattr = frozenset(modules), __import__, getattr
+    refused = FORBIDDEN | {task}
 
     def limited_import(
         name: str, globals: Any = None, locals: Any = None, fromlist: Any = (), level=0
@@ -238,7 +243,7 @@ def _builtins(modules: Iterable[str]) -> dict[str, Any]:
         return real_import(name, globals, locals, fromlist, level)
 
     def limited_getattr(value: Any, name: str, *default: Any) -> Any:
-        if type(name) is not str or name.startswith("_") or name in FORBIDDEN:
+        if type(name) is not str or name.startswith("_") or name in refused:
             raise AttributeError(f"no answer needs {name}")
         return real_getattr(value, name, *default)
 

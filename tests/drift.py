@@ -34,7 +34,7 @@ LAYERS = (
     "training checkpoints feature_net features feature_training pretrained reports",
     "evaluation audit conditional",
     "mr_console widgets checks lint notebooks pages runner answers submissions sandbox "
-    "marking gradebook grading assignments",
+    "marking gradebook grading assignments teaching",
 )
 LAYER = {name: i for i, line in enumerate(LAYERS) for name in line.split()}
 STDLIB_ONLY = {"__init__", "__main__", "bootstrap", "doctor"}

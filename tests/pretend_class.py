@@ -151,6 +151,15 @@ HOSTILE = {
         HEAD + "    return variational.reparameterise(mu, logvar)\n",
         "from the library",
     ),
+    "takes it by a string": (
+        HEAD + "    return getattr(variational, 'reparam' + 'eterise')(mu, logvar)\n",
+        "no answer needs reparameterise",
+    ),
+    "a pattern": (
+        HEAD + "    match (lambda: 1):\n        case object(__globals__=x):\n"
+        "            return x\n",
+        "__globals__",
+    ),
     "runs text": (HEAD + "    exec('x = 1')\n", "name 'exec' is not defined"),
     "no Python": (HEAD + "    return (", "no Python"),
     "nested too deeply": ("x = " + "(" * 900 + ")" * 900 + "\n" + FALSE, "no Python"),
