@@ -32,7 +32,7 @@ EXAMPLES = """examples:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line: run, lab, test, doctor, and build and adopt for maintainers."""
+    """The command line: run, lab, grade, test, doctor; for maintainers build, adopt."""
     top = argparse.ArgumentParser(
         prog="python3 -m course_lib",
         description="A course on generative models for medical images.",
@@ -115,6 +115,32 @@ def parser() -> argparse.ArgumentParser:
         "jupyter", nargs="*", metavar="ARG", help="passed on to jupyter lab, after --"
     )
 
+    grade = commands.add_parser(
+        "grade", help="grade a folder of students' notebooks, each in a sandbox"
+    )
+    grade.add_argument(
+        "submissions", metavar="DIR", help="holds alice.ipynb or alice/03_dcgan.ipynb"
+    )
+    grade.add_argument(
+        "--lesson", metavar="NN", help="of all notebooks (default: each says its own)"
+    )
+    grade.add_argument(
+        "--out",
+        default="grades",
+        metavar="DIR",
+        help="where grades go (default: grades)",
+    )
+    grade.add_argument(
+        "--workers", type=int, metavar="N", help="at once (default: one a core)"
+    )
+    grade.add_argument(
+        "--seconds",
+        type=int,
+        default=10,
+        metavar="S",
+        help="of the processor, for each answer (default: 10)",
+    )
+
     check = commands.add_parser("doctor", help="what is missing, and how to mend it")
     check.add_argument("--data", metavar="DIR", help="folder that holds real data sets")
 
@@ -143,6 +169,16 @@ def parser() -> argparse.ArgumentParser:
         "--repository",
         metavar="OWNER/NAME",
         help="the course on GitHub, for the site's links to Colab and Binder",
+    )
+    build.add_argument(
+        "--nbgrader",
+        metavar="DIR",
+        help="write nbgrader's source/ folder into DIR instead, with solutions",
+    )
+    build.add_argument(
+        "--notes",
+        metavar="DIR",
+        help="write notes for who teaches the lessons into DIR instead",
     )
 
     adopt = commands.add_parser("adopt", help="turn an edited notebook into source")
@@ -194,6 +230,24 @@ def main(arguments: list[str]) -> int:
         from course_lib import website
 
         return website.command(options.out, options.repository)
+    if options.command == "grade":
+        from course_lib import grading
+
+        return grading.grade(
+            options.submissions,
+            out=options.out,
+            lesson=options.lesson,
+            workers=options.workers,
+            seconds=options.seconds,
+        )
+    if options.command == "build" and options.nbgrader:
+        from course_lib import assignments
+
+        return assignments.nbgrader_command(options.lessons, options.nbgrader)
+    if options.command == "build" and options.notes:
+        from course_lib import teaching
+
+        return teaching.notes_command(options.lessons, options.notes)
     from course_lib import notebooks
 
     if options.command == "build":

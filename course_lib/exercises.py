@@ -12,13 +12,15 @@ from __future__ import annotations
 
 import ast
 import copy
+import html
+import keyword
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from nbformat import NotebookNode
 
@@ -141,6 +143,7 @@ def student(notebook: NotebookNode) -> NotebookNode:
             continue
         cell.source = tasks[i].stub if i in tasks else cell.source
         cell.outputs, cell.execution_count = [], None
+    mark_for_nbgrader(result, tasks)
     result.cells = [
         cell
         for cell in result.cells
@@ -151,33 +154,104 @@ def student(notebook: NotebookNode) -> NotebookNode:
     return result
 
 
+def mark_for_nbgrader(notebook: NotebookNode, tasks: dict[int, Exercise]) -> None:
+    """Mark exercise cells (solution) and their checks (1 point) for nbgrader.
+
+    `tasks` are by cell number. A check's cell gets the id `check-E02-1`; the grade ids
+    are the cells' ids. In nbgrader a check raises where the exercise is not solved.
+    """
+    kind = {"schema_version": 3, "task": False}
+    for i, task in tasks.items():
+        cell = notebook.cells[i]
+        answer = {"grade": False, "solution": True, "locked": False}
+        cell.metadata["nbgrader"] = kind | answer | {"grade_id": cell.id}
+        call = re.compile(rf"\bcheck_\w+\({task.name}\b")
+        for later in notebook.cells[i + 1 :]:
+            if later.cell_type == "code" and call.search(later.source):
+                later["id"] = cell.id.replace("exercise", "check")
+                test = {"grade": True, "solution": False, "locked": True, "points": 1}
+                later.metadata["nbgrader"] = kind | test | {"grade_id": later.id}
+                break
+
+
 def leaks(tasks: Iterable[Exercise], notebook: NotebookNode) -> list[str]:
     """Findings for exercises whose answer a (student's) notebook still shows.
 
-    An answer counts as shown when more than half of its telling lines are.
+    Looks at cells, outputs, attachments and all metadata. An answer counts as shown
+    when more than half of its telling lines are, or 60 % of its tokens stand in
+    runs of 14 that differ in spaces and names alone.
     """
-    shown = {
-        line.strip()
-        for cell in notebook.cells
-        for line in cell.source.split("\n") + _output_text(cell).split("\n")
-    }
+    texts = list(_texts(notebook))
+    lines = {line.strip() for text in texts for line in text.split("\n")}
+    runs = {run for text in texts for _, run in _runs(text)}
     findings = []
     for task in tasks:
-        lines = (line.strip() for line in task.solution.split("\n"))
-        # Short lines and block openers (`with torch.no_grad():`) give nothing away.
-        telling = [x for x in lines if len(x) >= 20 and not x.endswith((":", ","))]
-        seen = [line for line in telling if line in shown]
-        if 2 * len(seen) > len(telling):
+        seen = _shown_lines(task.solution, lines) or _shown_runs(task.solution, runs)
+        if seen:
             findings.append(
-                f"the answer of {task.id} stands outside its cell (`{seen[0]}`): "
+                f"the answer of {task.id} stands outside its cell (`{seen}`): "
                 "reword it there, or tag that cell `instructor`"
             )
     return findings
 
 
-def _output_text(cell: NotebookNode) -> str:
-    parts = []
-    for output in cell.get("outputs", []):
-        parts.append(output.get("text", ""))
-        parts += [x for x in output.get("data", {}).values() if isinstance(x, str)]
-    return "\n".join(parts)
+def _shown_lines(solution: str, shown: set[str]) -> str | None:
+    lines = (line.strip() for line in solution.split("\n"))
+    # Short lines and block openers (`with torch.no_grad():`) give nothing away.
+    telling = [x for x in lines if len(x) >= 20 and not x.endswith((":", ","))]
+    seen = [line for line in telling if line in shown]
+    return seen[0] if 2 * len(seen) > len(telling) else None
+
+
+RUN = 14  # tokens; lessons repeat shorter ones by chance
+_TOKEN = re.compile(r"[A-Za-z_]\w*|\d+\.?\d*(?:e-?\d+)?|[^\s\w]")
+
+
+def _shown_runs(solution: str, shown: set[tuple[str | int, ...]]) -> str | None:
+    tokens, found = _tokens(solution), set()
+    for start, run in _runs(solution):
+        if run in shown:
+            found.update(range(start, start + RUN))
+    if len(found) <= 0.6 * len(tokens):
+        return None
+    return " ".join(tokens[i] for i in sorted(found)[:RUN])
+
+
+def _tokens(text: str) -> list[str]:
+    text = html.unescape(re.sub(r"<[^<>\n]*>", " ", text))  # of a page
+    return _TOKEN.findall(re.sub(r"#.*", "", text))
+
+
+def _runs(text: str) -> Iterator[tuple[int, tuple[str | int, ...]]]:
+    """(start, RUN tokens) of each run; names but attributes are numbered in order."""
+    tokens = _tokens(text)
+    free = [
+        (token[0].isalpha() or token[0] == "_")
+        and not keyword.iskeyword(token)
+        and tokens[max(i - 1, 0)] != "."
+        for i, token in enumerate(tokens)
+    ]
+    for start in range(len(tokens) - RUN + 1):
+        names: dict[str, int] = {}
+        part = range(start, start + RUN)
+        run = [
+            names.setdefault(tokens[i], len(names)) if free[i] else tokens[i]
+            for i in part
+        ]
+        yield start, tuple(run)
+
+
+def _texts(value: object) -> Iterator[str]:
+    """Every text in a notebook but pictures; neighbouring lines stay together."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for key, inside in value.items():
+            if not str(key).startswith("image/"):
+                yield from _texts(inside)
+    elif isinstance(value, (list, tuple)):
+        if value and all(isinstance(x, str) for x in value):
+            yield "\n".join(value)
+        else:
+            for inside in value:
+                yield from _texts(inside)

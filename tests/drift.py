@@ -36,7 +36,8 @@ LAYERS = (
     "evaluation audit conditional scoreboard",
     "browser_model browser_widget latent_explorer translation_viewer progress "
     "mr_console metric_sandbox widgets sandbox_widget checks lint notebooks pages "
-    "run_cards jobs grids cluster runner website",
+    "run_cards jobs grids cluster runner website answers submissions sandbox "
+    "marking gradebook grading assignments teaching",
 )
 LAYER = {name: i for i, line in enumerate(LAYERS) for name in line.split()}
 STDLIB_ONLY = {"__init__", "__main__", "bootstrap", "doctor"}

@@ -93,7 +93,8 @@ def pooled(  # the pool with each usual slip as an option
     def swap(pool, fakes, size, generator):
         shown = []
         for fake in fakes.detach() if detach else fakes:
-            coin, place = torch.rand(2, generator=generator).tolist()
+            dice = None if own_dice else generator
+            coin, place = torch.rand(2, generator=dice).tolist()
             if fill and (len(pool) < size or not bounded):
                 pool.append(fake)
                 if bounded or len(pool) <= size:
@@ -181,6 +182,7 @@ WRONG = {
         "stays empty": pooled(fill=False),
         "never leave": pooled(leave=False),
         "always the oldest": pooled(anywhere=False),
+        "equal dice": pooled(own_dice=True),
         "as large as fakes": lambda p, f, n, g: pooled()(p, f, n, g)[:1],
     },
     "E05.5": {

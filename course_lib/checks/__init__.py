@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import html
 import importlib
+import os
 import pkgutil
 import traceback
 from collections.abc import Callable
@@ -54,6 +55,10 @@ class Verdict:
         return f"<br><small>{solved} of {all_of_them} of this lesson solved</small>"
 
 
+class NotSolved(AssertionError):
+    """Raised in nbgrader alone: it gives the points of a cell that raises nothing."""
+
+
 def exercise(
     number: str, praise: str
 ) -> Callable[[Callable[[Any], str | None]], Callable[[Any], Verdict]]:
@@ -66,16 +71,20 @@ def exercise(
     def decorate(look: Callable[[Any], str | None]) -> Callable[[Any], Verdict]:
         @functools.wraps(look)
         def check(student: Any) -> Verdict:
+            hint: str | None = "it is not written yet."
             try:
                 hint = look(student)
             except NotImplementedError:
-                return Verdict(number, False, "it is not written yet.")
+                pass
             except Exception as error:
                 hint = (
                     f"it raised {type(error).__name__}{_where(error, student)}: {error}"
                 )
             progress.keep(number, hint is None)
-            return Verdict(number, hint is None, praise if hint is None else hint)
+            verdict = Verdict(number, hint is None, praise if hint is None else hint)
+            if not verdict and os.environ.get("NBGRADER_EXECUTION"):
+                raise NotSolved(repr(verdict))
+            return verdict
 
         check.exercise = number  # type: ignore[attr-defined]
         return check

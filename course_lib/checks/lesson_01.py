@@ -183,7 +183,7 @@ def check_pca_reconstruct(student: Callable[..., Tensor]) -> str | None:
     def draw(n: int, shift: float) -> Tensor:
         codes = torch.randn(n, k, generator=rng) * torch.tensor([0.9, 0.6, 0.4]) + shift
         rest = 0.02 * torch.randn(n, 64, generator=rng)
-        return (0.5 * mean + codes @ patterns + rest).view(n, 1, 8, 8) * 0.3
+        return (0.5 * mean + codes @ patterns + rest).view(n, 2, 4, 8) * 0.3
 
     train, x = draw(200, 0.0), draw(12, 1.0)
     train_mean, x_mean = train.flatten(1).mean(0), x.flatten(1).mean(0)
@@ -202,7 +202,7 @@ def check_pca_reconstruct(student: Callable[..., Tensor]) -> str | None:
         "you did not subtract the mean: the first component is then spent on the "
         "mean image.": project(train, zero, zero),
         "you did not add the mean image back after the projection.": right
-        - train_mean.view(1, 1, 8, 8),
+        - train_mean.view(1, 2, 4, 8),
         "you centred x with its own mean: at test time one image must be enough. Use "
         "the training mean.": project(train, train_mean, x_mean),
         "you fitted the components to x itself, so the test images chose their own "
