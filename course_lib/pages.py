@@ -24,6 +24,7 @@ COURSE = "Generative models for medical images"
 STYLE = Path(__file__).with_name("pages.css")
 PICTURES = ("image/png", "image/jpeg", "image/svg+xml", "image/gif")
 LIVE_MIME = "application/vnd.course.live+html"  # as in runtime, which imports torch
+SKIP = '<a class="skip" href="#text">Skip to the text</a>\n'
 PLOTLY = "application/vnd.plotly.v1+json"
 CODE_OR_MATH = re.compile(
     r"(?P<fence>^[ >]*(?P<f>```+|~~~+).*?(?:^[ >]*(?P=f)[`~]*[ ]*$|\Z))"
@@ -246,7 +247,7 @@ def write_page(
     headings = re.findall(r'<h2 id="([^"]*)">(.*?)<a class="anchor-link"', body)
     contents = "".join(f'<li><a href="#{x}">{text}</a></li>' for x, text in headings)
     page = (  # the contents stand twice: folded on a phone, beside the text elsewhere
-        f'<nav class="ways" aria-label="Lessons">{ways}{frame.bar}</nav>'
+        f'{SKIP}<nav class="ways" aria-label="Lessons">{ways}{frame.bar}</nav>'
         '<details class="contents narrow"><summary>On this page</summary>'
         f"<ul>{contents}</ul></details>"
         '<div class="columns"><nav class="contents wide" aria-label="On this page">'
@@ -284,7 +285,8 @@ def write_index(
     devices = sorted({row["device"] for row in rows if row.get("device")})
     bar = f'<nav class="ways" aria-label="Course">{frame.bar}</nav>'
     page = (
-        (bar if frame.bar else "")
+        SKIP
+        + (bar if frame.bar else "")
         + f'<main class="index" id="text"><header><h1>{COURSE}</h1>{frame.lead}'
         f'<p class="facts">{html.escape(" · ".join([told, *devices]))}</p></header>'
         f'\n{section}\n<ol class="cards">\n{cards}\n</ol>\n'

@@ -56,8 +56,13 @@ def main() -> None:
     if not options.grid_only:
         for workers in (1, 2, 2, 1):
             out = folder / f"{workers}-{time.monotonic()}"
+            before = sum(os.times()[2:4])  # of the children: not disturbed by others
             code, seconds = run(options.lesson, out, ["seed=0,1,2,3"], workers)
-            print(f"4 jobs, {workers} worker(s): {seconds:.1f} s, exit {code}")
+            cpu = sum(os.times()[2:4]) - before
+            print(
+                f"4 jobs, {workers} worker(s): {seconds:.1f} s, {cpu:.1f} s of CPU, "
+                f"exit {code}"
+            )
     killed: list[int] = []
     killer = threading.Thread(target=kill_one_kernel, args=(20.0, killed))
     killer.start()
