@@ -597,7 +597,10 @@ function render({ model, el }) {
     if (sent.some((v, i) => Math.abs(v - z[i]) > 1e-4)) go([...sent]);
   });
   model.on("change:code", fromKernel);
-  guard(() => { drawWalk(); show(); })();
+  guard(() => {
+    drawWalk();
+    go(z, z.every((v, i) => Math.abs(v - ends[0][i]) < 1e-4) ? 0 : null);
+  })();
   return () => {
     clearTimeout(settling);
     model.off("change:code", fromKernel);
