@@ -200,9 +200,9 @@ function render({ model, el }) {
   const flat = new Float32Array(toBuffer(model.get("codes")));
   const codes = Array.from({ length: flat.length / d }, (_, i) => [...flat.slice(i * d, i * d + d)]);
   const pixels = new Uint8Array(toBuffer(model.get("images")));
-  const size = channels * high * wide;
+  const [realHigh, realWide] = spec.image_shape, size = channels * realHigh * realWide;
   const axes = spec.components.length;
-  const LIMIT = 3.2, MAP = 320; // standard deviations to each side; screen pixels
+  const LIMIT = spec.span, MAP = 320; // to each side of the map; screen pixels
 
   let z = [...model.get("code")], way = d > 2 ? "arc" : "line", t = null, tiles = true;
   let ends = spec.ends.map((code) => [...code]);
@@ -220,7 +220,7 @@ function render({ model, el }) {
   const zoom = Math.max(1, Math.round(200 / wide)), small = Math.max(1, Math.round(120 / wide));
   picture.style.width = `${wide * zoom}px`;
   picture.style.height = `${high * zoom}px`;
-  const real = make("canvas", { role: "img", width: wide, height: high });
+  const real = make("canvas", { role: "img", width: realWide, height: realHigh });
   real.style.width = `${wide * small}px`;
   real.style.height = `${high * small}px`;
   const realText = make("figcaption");
@@ -251,9 +251,9 @@ function render({ model, el }) {
   const spot = (code) => [toX(along(code, 0)), toY(along(code, 1))];
 
   // ---- pictures
-  function paint(pen, image, x = 0, y = 0) {
-    const rgba = pen.createImageData(wide, high);
-    for (let i = 0; i < wide * high; i++) {
+  function paint(pen, image, x = 0, y = 0, w = wide, h = high) {
+    const rgba = pen.createImageData(w, h);
+    for (let i = 0; i < w * h; i++) {
       for (let c = 0; c < 3; c++)
         rgba.data[4 * i + c] = 127.5 * (image[i * channels + (channels === 3 ? c : 0)] + 1);
       rgba.data[4 * i + 3] = 255;
@@ -278,7 +278,7 @@ function render({ model, el }) {
     const [i, distance] = nearest();
     if (pixels.length) {
       const image = Float32Array.from(pixels.subarray(i * size, (i + 1) * size), (v) => v / 127.5 - 1);
-      paint(real.getContext("2d"), image);
+      paint(real.getContext("2d"), image, 0, 0, realWide, realHigh);
     }
     const what = [`image ${i + 1}`, nameOf(i)].filter(Boolean).join(", ");
     realText.textContent = distance < 1e-3 ? `${what}: its own code` : `nearest: ${what}, ${distance.toFixed(1)} away`;
@@ -597,7 +597,10 @@ function render({ model, el }) {
     if (sent.some((v, i) => Math.abs(v - z[i]) > 1e-4)) go([...sent]);
   });
   model.on("change:code", fromKernel);
-  guard(() => { drawWalk(); show(); })();
+  guard(() => {
+    drawWalk();
+    go(z, z.every((v, i) => Math.abs(v - ends[0][i]) < 1e-4) ? 0 : null);
+  })();
   return () => {
     clearTimeout(settling);
     model.off("change:code", fromKernel);

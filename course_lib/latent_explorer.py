@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 MOST_CODES = 200  # on the map; more would hide each other
 MOST_IMAGES = 400_000  # bytes of real images in a page
 DIRECTIONS = 6
+_SPAN = 3.2  # of the map, in standard deviations to each side
 _MARKS = ("o", "s", "^", "D")
 
 
@@ -72,6 +73,21 @@ def far_pair(codes: np.ndarray) -> tuple[int, int]:
     apart = squares[:, None] + squares - 2 * codes @ codes.T
     i, j = divmod(int(apart.argmax()), len(codes))
     return min(i, j), max(i, j)
+
+
+def map_span(places: np.ndarray) -> float:
+    """Half the side of the map that shows nearly all of these places. (N, 2) -> s."""
+    reach = np.quantile(np.abs(places).max(axis=1), 0.98)
+    return float(min(max(np.ceil(10.5 * float(reach)) / 10, _SPAN), 3 * _SPAN))
+
+
+def shrink(images: np.ndarray, factor: int) -> np.ndarray:
+    """Means of `factor` x `factor` pixels. uint8 (N, H, W[, 3]) -> smaller, uint8."""
+    n, high, wide, *colours = images.shape
+    high, wide = high // factor, wide // factor
+    blocks = images[:, : high * factor, : wide * factor]
+    blocks = blocks.reshape(n, high, factor, wide, factor, *colours)
+    return blocks.mean(axis=(2, 4)).round().astype(np.uint8)
 
 
 def norm_range(codes: np.ndarray) -> tuple[float, float]:
@@ -128,17 +144,23 @@ class LatentExplorer(BrowserWidget):
         self.shown = None if images is None else to_uint8(images[:MOST_CODES])
         if images is not None and len(images) != len(codes):
             raise ValueError(f"{len(codes)} codes, but {len(images)} images")
-        few = self.shown is not None and self.shown.nbytes <= MOST_IMAGES
-        start, end = far_pair(
-            self.place(self.codes)
-        )  # unlike heads, far apart on the map
+        smaller = np.zeros((0, *self.model.shape[1:]), np.uint8)
+        if self.shown is not None:
+            factor = int(np.ceil(np.sqrt(self.shown.nbytes / MOST_IMAGES)))
+            smaller = shrink(self.shown, max(1, factor))
+        self.image_shape = smaller.shape[1:3]
+        # unlike images: far apart on the map, and not beyond its rim
+        places = self.place(self.codes)
+        self.span = map_span(places)
+        on_it = np.flatnonzero((np.abs(places) <= self.span).all(axis=1))
+        start, end = on_it[list(far_pair(places[on_it]))]
         self.ends = self.codes[start], self.codes[end]
         self.start(
             {
                 "spec": self._spec(),
                 "weights": self.model.data,
                 "codes": self.codes.astype("<f4").tobytes(),
-                "images": self.shown.tobytes() if few else b"",
+                "images": smaller.tobytes(),
                 "code": [round(float(x), 5) for x in self.codes[start]],
             }
         )
@@ -194,6 +216,8 @@ class LatentExplorer(BrowserWidget):
             "norms": list(norm_range(self.codes)),
             "prior": list(prior_range(self.model.latent_dim)) if self.prior else None,
             "rings": list(self.rings),
+            "span": self.span,
+            "image_shape": list(self.image_shape),
             "ends": [end.tolist() for end in self.ends],
         }
 
@@ -251,16 +275,17 @@ class LatentExplorer(BrowserWidget):
         import matplotlib.pyplot as plt
         from PIL import Image
 
-        across = max(1, 200 // self.model.shape[2])  # pictures; each pixel stays one
-        side = across * self.model.shape[2]
-        wide, high, left, bottom = side + 46, side + 60, 38, 34
+        tile = self.model.shape[2] // max(1, self.model.shape[2] // 32)
+        across = max(1, 200 // tile)  # pictures; each pixel stays one
+        side, more_names = across * tile, 12 * ((len(self.class_names) - 1) // 3)
+        wide, high, left, bottom = side + 46, side + 60 + more_names, 38, 34
         figure = plt.figure(figsize=(wide / 80, high / 80), dpi=80)
         place = (left / wide, bottom / high, side / wide, side / high)
         axis = figure.add_axes(place)
         if self.model.latent_dim == 2:
             axis.imshow(
                 self._pictures(across),
-                extent=(*_SPAN, *_SPAN),
+                extent=2 * (-self.span, self.span),
                 aspect="auto",
                 interpolation="nearest",
             )
@@ -294,7 +319,9 @@ class LatentExplorer(BrowserWidget):
         point = self.place(self.code)[0]
         axis.plot(*point, "o", ms=13, mfc="none", mec=COLOURS[1], mew=2)
         names = self.axis_names
-        axis.set(xlim=_SPAN, ylim=_SPAN, xticks=range(-3, 4), yticks=range(-3, 4))
+        axis.set(xlim=(-self.span, self.span), ylim=(-self.span, self.span))
+        ticks = np.arange(-int(self.span), int(self.span) + 1, 1 + int(self.span) // 4)
+        axis.set(xticks=ticks, yticks=ticks)
         axis.set_xlabel(names[0], fontsize=9)
         axis.set_ylabel(names[1], fontsize=9, labelpad=0)
         axis.tick_params(labelsize=8)
@@ -314,13 +341,14 @@ class LatentExplorer(BrowserWidget):
 
     def _pictures(self, n: int) -> np.ndarray:
         """What the decoder draws on a grid over the map, pale. -> (n H, n W, 3)."""
-        at = _SPAN[1] * (2 * np.arange(n) + 1 - n) / n
+        at = self.span * (2 * np.arange(n) + 1 - n) / n
         across, up = np.meshgrid(at, at[::-1])
         steps = np.stack([across.ravel(), up.ravel()], axis=1)
         codes = (
             self.axes["mean"] + (steps * self.axes["scale"]) @ self.axes["components"]
         )
         tiles = to_uint8(browser_model.run(self.model, codes))
+        tiles = shrink(tiles, max(1, tiles.shape[2] // 32))
         tiles = 255 - (255 - tiles) // 32 * 16  # half as dark, in 8 greys
         tiles = tiles[..., None].repeat(3, -1) if tiles.ndim == 3 else tiles
         rows = tiles.reshape(n, n, *tiles.shape[1:]).transpose(0, 2, 1, 3, 4)
@@ -329,7 +357,6 @@ class LatentExplorer(BrowserWidget):
 
 WAYS = (lerp, slerp)
 _PARTS = (1.0, 0.7, 0.4)
-_SPAN = (-3.2, 3.2)  # of the map, in standard deviations
 
 
 def _palette() -> Any:

@@ -1,6 +1,7 @@
 """What an MR console shows for one timing: slice, curves, tasks. Plain functions.
 
-`course_lib.widgets.MRPhysics` is a thin shell over them. All times in ms.
+`course_lib.widgets.MRPhysics` is a thin shell over them, and `mr_console.js` is what a
+page without a kernel runs instead. All times in ms.
 """
 
 from __future__ import annotations
@@ -13,7 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from course_lib.phantoms import TISSUE_PROPERTIES, render, spin_echo
+from course_lib.phantoms import (
+    FAT,
+    PROTOCOLS,
+    TISSUE_PROPERTIES,
+    TISSUES,
+    render,
+    spin_echo,
+)
 from course_lib.plotting import COLOURS
 
 SHOWN = {  # tissue -> what the reader sees, colour, dash of the line
@@ -208,6 +216,38 @@ def _panel(
         f'<text x="{width / 2}" y="{height - 4}" text-anchor="middle">'
         f"{axis} (ms); up: signal, 0 to 1</text></svg>"
     )
+
+
+def browser_values(maps: np.ndarray) -> dict[str, Any]:
+    """What `mr_console.js` needs to show the same without a kernel. Maps as above.
+
+    Fractions in 255 steps, the renderer's own noise in 32 steps of its deviation.
+    """
+    rows = [TISSUE_PROPERTIES[name] for name in TISSUES]
+    noise = np.random.default_rng(0).standard_normal((2, *maps.shape[1:]))
+    spec = {
+        "shape": list(maps.shape),
+        "tissues": [[float(row.pd), float(row.t1), float(row.t2)] for row in rows],
+        "fat": FAT,
+        "fat_kept": 1 - render.__kwdefaults__["fat_suppression"],
+        "noise": NOISE,
+        "shown": [
+            {
+                "label": label,
+                "colour": colour,
+                "dash": dash,
+                "index": TISSUES.index(name),
+            }
+            for name, (label, colour, dash) in SHOWN.items()
+        ],
+        "protocols": {name: list(times) for name, times in PROTOCOLS.items()},
+        "ranges": {name: list(limits) for name, limits in RANGES.items()},
+    }
+    return {
+        "spec": spec,
+        "maps": np.rint(255 * np.asarray(maps)).astype(np.uint8).tobytes(),
+        "noise": np.clip(np.rint(32 * noise), -127, 127).astype(np.int8).tobytes(),
+    }
 
 
 def to_figure(

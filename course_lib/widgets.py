@@ -10,6 +10,7 @@ from __future__ import annotations
 import html
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -172,3 +173,13 @@ class MRPhysics(LiveWidget):
 
     def static_png(self) -> bytes:
         return mr_console.to_figure(self.maps, **self.settings)
+
+    def live_html(self) -> str:
+        from course_lib.browser_widget import live_page
+
+        return live_page(
+            Path(mr_console.__file__).with_suffix(".js"),
+            mr_console.browser_values(self.maps),
+            title="MR console",
+            height=640,
+        )

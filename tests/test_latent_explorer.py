@@ -86,6 +86,33 @@ def test_the_far_pair_is_the_furthest(codes):
     )
 
 
+def test_the_map_is_wide_enough_for_nearly_all_codes_and_a_and_b_stand_on_it():
+    torch.manual_seed(0)
+    assert latent_explorer.map_span(0.1 * torch.randn(100, 2).numpy()) == 3.2
+    places = 2 * torch.randn(500, 2).numpy()
+    span = latent_explorer.map_span(places)
+    assert 4 < span < 7
+    assert (np.abs(places).max(axis=1) <= span).mean() > 0.97
+    codes = torch.randn(50, 3)
+    codes[7] = 60.0  # far from all others
+    explorer = latent_explorer.LatentExplorer(autoencoders.Decoder(3, 4, 16), codes)
+    assert (np.abs(explorer.place(np.array(explorer.ends))) <= explorer.span).all()
+
+
+def test_large_images_are_sent_smaller_as_means_of_their_pixels(monkeypatch):
+    images = np.arange(32, dtype=np.uint8).reshape(2, 4, 4)
+    assert latent_explorer.shrink(images, 2)[0].tolist() == [[2, 4], [10, 12]]
+    assert np.array_equal(latent_explorer.shrink(images, 1), images)
+    monkeypatch.setattr(latent_explorer, "MOST_IMAGES", 1000)
+    explorer = latent_explorer.LatentExplorer(
+        autoencoders.Decoder(3, 4, 16),
+        torch.randn(9, 3),
+        images=torch.zeros(9, 1, 16, 16),
+    )
+    assert explorer.view.spec["image_shape"] == [8, 8]
+    assert len(explorer.view.images) == 9 * 8 * 8
+
+
 def test_the_shell_of_the_prior_holds_90_percent_of_its_draws():
     low, high = latent_explorer.prior_range(32)
     norms = torch.randn(20_000, 32, generator=torch.Generator().manual_seed(0)).norm(

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from course_lib import mr_console, phantoms, widgets
+from course_lib import mr_console, pages, phantoms, widgets
+from course_lib.runtime import LIVE_MIME
 
 T1 = dict(zip(("tr", "te", "ti"), phantoms.PROTOCOLS["T1"], strict=True))
 FLAIR = dict(zip(("tr", "te", "ti"), phantoms.PROTOCOLS["FLAIR"], strict=True))
@@ -203,6 +204,18 @@ def test_without_a_front_end_only_the_picture_is_shown(console):
     assert set(data) == {"image/png", "text/plain"}
     assert metadata["image/png"]["alt"] == console.alt()
     assert Image.open(io.BytesIO(data["image/png"])).width > 400
+
+
+def test_in_a_run_the_form_that_lives_in_a_page_is_added(console, monkeypatch):
+    monkeypatch.setenv("COURSE_PAGES", "1")
+    data, _ = console._repr_mimebundle_()
+    assert data[LIVE_MIME].startswith('<iframe title="MR console"')
+    assert not pages.needs_network(data[LIVE_MIME])
+    values = mr_console.browser_values(console.maps)
+    assert len(values["maps"]) == console.maps.size
+    assert len(values["noise"]) == 2 * 16 * 16
+    labels = [row["label"] for row in values["spec"]["shown"]]
+    assert labels == [label for label, _, _ in mr_console.SHOWN.values()]
 
 
 def test_with_a_front_end_the_controls_come_with_the_picture(console, monkeypatch):

@@ -398,7 +398,8 @@ print_facts(
 # 3. make the lesion outshine all else.
 #
 # Then say which of the three cannot be done without the inversion pulse. (In
-# a saved page you see a still picture; the knobs move in Jupyter.)
+# a saved notebook you see a still picture; the knobs move in Jupyter and in
+# the pages of `run`.)
 
 # %% tags=["nbval-ignore-output"]
 MRPhysics(phantoms.subject_maps(head, 96, lesion="MS-like lesions"))

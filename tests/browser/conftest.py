@@ -164,7 +164,7 @@ RUN_ALL = """async () => {
   const panel = app.shell.currentWidget;
   await panel.context.ready;
   await panel.sessionContext.ready;
-  const late = new Promise((_, no) => setTimeout(() => no(Error("too long")), 150000));
+  const late = new Promise((_, no) => setTimeout(() => no(Error("too long")), 300000));
   await Promise.race([app.commands.execute("notebook:run-all-cells"), late]);
   return panel.content.widgets.filter((c) => c.model.type === "code")
     .flatMap((c) => c.model.outputs.toJSON())

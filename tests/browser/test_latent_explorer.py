@@ -127,7 +127,11 @@ def test_the_explorer_of_lesson_01_in_jupyterlab(
 ):
     page = open_lesson("01")
     widget = page.locator(WIDGET).first
+    widget.locator(".lx-map").click()
+    cell = "window.jupyterapp.shell.currentWidget.content.activeCellIndex"
+    before = page.evaluate(cell)
     use(widget, note_latency, "lesson 01 in JupyterLab")
+    assert page.evaluate(cell) == before  # arrow keys are the map's, not Jupyter's
     widget.screenshot(path=screenshots / "latent_explorer_01_lab.png")
 
 

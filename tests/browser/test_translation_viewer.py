@@ -61,8 +61,8 @@ def use(widget, note_latency, where):
         other = "0" if choice.input_value() != "0" else "2"
         changes(lambda choice=choice, other=other: choice.select_option(other))
     changes(widget.locator(".tv-layers button").last.click)
-    changes(widget.get_by_label("lesion outline").click)
-    changes(widget.get_by_label("lesion outline").click, ".tv-difference")
+    changes(widget.get_by_label("lesion outline", exact=True).click)
+    changes(widget.get_by_label("lesion outline", exact=True).click, ".tv-difference")
     changes(lambda: main.click(position={"x": 60, "y": 60}))
     assert widget.locator("[role=alert]").is_hidden()
     assert widget.locator("td").first.inner_text().replace(".", "").isdigit()
