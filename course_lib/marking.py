@@ -141,6 +141,7 @@ class Template:
             "OPENBLAS_NUM_THREADS": "1",
             "MKL_NUM_THREADS": "1",
             "COURSE_HEADLESS": "1",
+            "CUDA_VISIBLE_DEVICES": "",
             "MPLBACKEND": "agg",
         }
         self._errors = open(Path(self._folder.name) / "errors", "w+b")  # noqa: SIM115

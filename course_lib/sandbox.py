@@ -28,7 +28,6 @@ import os
 import secrets
 import select
 import signal
-import site
 import socket
 import sys
 import tempfile
@@ -233,11 +232,17 @@ def readable_folders() -> list[str]:
     """
     from course_lib.bootstrap import ROOT
 
-    wanted = {sys.prefix, sys.base_prefix, *site.getsitepackages()}
+    wanted = {sys.prefix, sys.base_prefix, *filter(os.path.isabs, sys.path)}
     wanted |= {"/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/share/zoneinfo"}
     wanted |= {"/dev/null", "/dev/urandom", "/etc/ld.so.cache", "/etc/localtime"}
-    real = {os.path.realpath(path) for path in wanted if os.path.exists(path)}
-    return sorted(path for path in real if not ROOT.is_relative_to(path))
+    real = {Path(os.path.realpath(x)) for x in wanted if os.path.exists(x)}
+    environment = Path(os.path.realpath(sys.prefix))  # may lie in the course's folder
+    return sorted(
+        str(path)
+        for path in real
+        if not ROOT.is_relative_to(path)
+        and (path.is_relative_to(environment) or not path.is_relative_to(ROOT))
+    )
 
 
 # ------------------------------------------------------------------ Linux
@@ -396,10 +401,16 @@ def _fork_once() -> None:
         os._exit(0)
 
 
+def _make_file() -> None:
+    path = Path(tempfile.gettempdir(), f"course-try-{os.getpid()}")
+    path.touch(exist_ok=False)
+    path.unlink()
+
+
 _TRIES: dict[str, Callable[[], Any]] = {
-    "network": lambda: socket.create_connection(("127.0.0.1", 9), timeout=1),
+    "network": lambda: socket.socket().connect(("127.0.0.1", 9)),
     "processes": _fork_once,
     "signals": lambda: os.kill(os.getppid(), 0),
-    "files": lambda: Path(tempfile.gettempdir(), "course-try").touch(),
+    "files": _make_file,
     "solutions": lambda: Path(__file__).with_name("exercises.py").read_bytes(),
 }

@@ -163,7 +163,9 @@ HOSTILE = {
     "runs text": (HEAD + "    exec('x = 1')\n", "name 'exec' is not defined"),
     "no Python": (HEAD + "    return (", "no Python"),
     "nested too deeply": ("x = " + "(" * 900 + ")" * 900 + "\n" + FALSE, "no Python"),
-    "minus without end": ("x = " + "-" * 9000 + "1\n" + FALSE, "not run|no Python"),
+    "minus without end": ("x = " + "-" * 9000 + "1\n" + FALSE, None),
+    "half a letter": (HEAD + "    raise ValueError('\\ud800')\n", "ValueError"),
+    "renames os": (HEAD + "    os = torch.os\n    return os.getpid()\n", "the name os"),
     "too long": ("x = 1\n" * 5000 + FALSE, "over 20000 characters"),
 }
 
@@ -171,6 +173,11 @@ HONEST = {
     "its own import": ("from math import sqrt\n" + RIGHT, None),
     "a helper in the cell": (
         "def half(x):\n    return x / 2\n\n" + RIGHT,
+        None,
+    ),
+    "names of its own": (
+        HEAD + "    signal, code = mu, torch.exp(logvar / 2)\n"
+        "    return signal + code * torch.randn_like(code)\n",
         None,
     ),
     "magics and tries": ("%timeit 1\n!ls\n" + RIGHT + "\nprint(1 / 0)\n", None),

@@ -191,6 +191,19 @@ def test_the_hook_lets_modules_be_imported():
     assert sandbox.run(work) == Outcome(0.0)
 
 
+@pytest.mark.parametrize(
+    "missing, left",
+    [
+        ("_seccomp", {"processes", "signals", "files", "solutions"}),
+        ("_landlock", {"network", "processes", "signals", "files"}),
+    ],
+)
+@holds("network", "processes", "signals", "files", "solutions")
+def test_each_wall_of_linux_holds_without_the_other(missing, left, monkeypatch):
+    monkeypatch.setattr(sandbox, missing, lambda *given: False)
+    assert left <= {name for name, held in sandbox.barriers().items() if held}
+
+
 def test_readable_folders_hold_python_and_not_the_course():
     folders = sandbox.readable_folders()
     course = Path(sandbox.__file__).resolve().parents[1]
