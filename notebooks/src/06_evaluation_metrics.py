@@ -125,6 +125,10 @@ def load(contrast):
     return images[kept], labels[kept], held_out, card
 
 
+# %% [markdown]
+# Load, keep one slice a head, deal out.
+
+# %%
 images, labels, held_out, card = load(contrast)
 if dataset == "phantom":
     heads = len(images) // SLICES_PER_SUBJECT
@@ -1510,6 +1514,8 @@ print_facts(
 )
 
 # %% [markdown]
+# Next, in `07_reader_study`: the same question, put to people.
+#
 # ## References
 # - Barratt, Sharma, *A note on the Inception Score*, 2018,
 #   [arXiv 1801.01973](https://arxiv.org/abs/1801.01973)
