@@ -819,6 +819,17 @@ between = evaluate(
 display(between)
 
 # %% [markdown]
+# By chance one split in twenty looks odd at $p < 0.05$, and yours may be it.
+# So four more splits:
+
+# %%
+p_values = [between.p_value]  # one split in twenty looks odd by chance
+for split in range(4):
+    again = images[torch.randperm(len(images), generator=rng)[: 2 * n_half]]
+    new = evaluate(*again.split(n_half), extractor=extractor, seed=split)
+    p_values.append(new.p_value)
+
+# %% [markdown]
 # The sentence does not say "equal". It says what was not found, and how large
 # a difference would have looked the same. Next, a hospital that sends **60**
 # images, and a colleague whose fakes lie in $[0, 1]$.
@@ -837,7 +848,9 @@ print_facts(
         "the halves: an interval around the value": (
             first.low <= first.value <= first.high and first.high > 0
         ),
-        "the halves: no difference found, p > 0.005": between.p_value > 0.005,
+        "five splits in halves: median p above 0.02": (
+            sorted(p_values)[2] > 0.02
+        ),
         "60 images: no Fréchet distance, only KID": (
             next(iter(few_report.scores)).startswith("KID")
         ),
@@ -1128,8 +1141,9 @@ print_facts(
             scored["one in ten a copy"][0]
             < 2 * scored["honest (real, others)"][0]
         ),
-        "honest images: under 8 % are flagged": (
-            scored["honest (real, others)"][1].rate < 0.08
+        "honest images are flagged less than a third as often": (
+            scored["honest (real, others)"][1].rate
+            < scored["a copier"][1].rate / 3
         ),
     }
 )
