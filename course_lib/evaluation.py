@@ -17,6 +17,7 @@ from course_lib.features import Extractor
 from course_lib.metrics import (
     density_coverage,
     frechet_distance,
+    frechet_statistics,
     kid,
     precision_recall,
 )
@@ -274,8 +275,11 @@ def jackknife_widths(
     kids, p_value = _kid_left_out(real, fake, folds, groups, permutations, generator)
     left = {"kid": kids} | _shares_left_out(real, fake, folds, groups)
     if frechet:
-        values = [frechet_distance(real[folds[0] != g], fake) for g in range(groups)]
-        values += [frechet_distance(real, fake[folds[1] != g]) for g in range(groups)]
+        whole = frechet_statistics(real), frechet_statistics(fake)
+        left_real = [real[folds[0] != g] for g in range(groups)]
+        left_fake = [fake[folds[1] != g] for g in range(groups)]
+        values = [frechet_distance(part, whole[1]) for part in left_real]
+        values += [frechet_distance(whole[0], part) for part in left_fake]
         left["frechet"] = np.array(values)
     quantile = t.ppf(0.975, 2 * (groups - 1))
     widths = {}

@@ -40,7 +40,7 @@ _END = 300.0  # what lies further out, in half-widths, is drawn at the edge
 class Setting:
     """What is done to real images before they are called fakes; by default nothing."""
 
-    n: int = 200
+    n: int = 150
     blur: float = 0.0  # sigma of a Gaussian, pixels
     noise: float = 0.0  # standard deviation, the range [-1, 1] is 2 wide
     dropped: float = 0.0  # share of the rarest class that is missing
@@ -309,7 +309,7 @@ def said(setting: Setting) -> str:
     return f"Real images, {', '.join(parts)}" if parts else "Real images, untouched"
 
 
-def to_html(sandbox: Sandbox, setting: Setting, *, scale: int = 2) -> str:
+def to_html(sandbox: Sandbox, setting: Setting, *, scale: int = 1) -> str:
     """Fakes, numbers and one common axis as one piece of HTML, without scripts."""
     readings = sandbox.readings(setting)
     pixels = base64.b64encode(_strip(sandbox, setting, scale)).decode()
@@ -333,7 +333,7 @@ def to_html(sandbox: Sandbox, setting: Setting, *, scale: int = 2) -> str:
         '<table style="border-collapse:collapse;color:inherit;line-height:1.7">'
         f"<tr>{head}</tr>{rows}</table>"
         '<div style="font-size:90%">The dashed line is real against real at this N, '
-        "the band half of its interval each way; further right is worse.</div>"
+        "the band its 95 % interval; further right is worse.</div>"
     )
 
 

@@ -21,10 +21,12 @@ class MetricSandbox(LiveWidget):
     """Spoil real images by sliders, and see which metric notices.
 
     sandbox: a `metric_sandbox.Sandbox`. `start`: one of `metric_sandbox.PRESETS`;
-    `scale`: screen pixels per image pixel.
+    `scale`: screen pixels per image pixel (None: about 64 px an image).
     """
 
-    def __init__(self, sandbox: Sandbox, *, start: str = "real", scale: int = 2):
+    def __init__(
+        self, sandbox: Sandbox, *, start: str = "real", scale: int | None = None
+    ):
         import ipywidgets as w
 
         layout = w.Layout(width="460px", max_width="100%")
@@ -40,7 +42,8 @@ class MetricSandbox(LiveWidget):
                 layout=layout,
             )
 
-        self.sandbox, self.scale = sandbox, scale
+        self.sandbox = sandbox
+        self.scale = scale or max(1, 72 // sandbox.fresh.shape[-1])
         self.preset = w.ToggleButtons(
             options=list(PRESETS),
             value="real",
@@ -48,7 +51,7 @@ class MetricSandbox(LiveWidget):
             style={"button_width": "80px", "description_width": "190px"},
         )
         self.n = w.IntSlider(
-            min(200, sandbox.largest),
+            min(Setting().n, sandbox.largest),
             min=100,
             max=sandbox.largest // 50 * 50,
             step=50,

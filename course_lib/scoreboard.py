@@ -104,8 +104,8 @@ def score_generators(
 def read_scoreboard(path: Path = BOARD) -> tuple[dict[str, Comparison], dict]:
     """The shipped tables {title: Comparison}, and how they were made.
 
-    The second holds "command", "date", "torch" and, by table, "weights" {file: SHA-256}
-    and "dataset" and "size".
+    The second holds "command", "date", "torch" and, by table in "sources", "dataset",
+    "size", "md5" of the data and "weights" {file: SHA-256}.
     """
     content = json.loads(path.read_text("utf-8"))
     tables = {
