@@ -33,6 +33,7 @@ LAYERS = (
     "datasets metrics distances neighbours plotting sources",
     "training checkpoints feature_net features feature_training pretrained reports",
     "evaluation audit conditional",
+    "gan_lab gan_lab_picture gan_lab_widget scrubber "
     "mr_console widgets checks lint notebooks pages runner",
 )
 LAYER = {name: i for i, line in enumerate(LAYERS) for name in line.split()}
