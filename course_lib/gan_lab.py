@@ -22,7 +22,7 @@ from course_lib.training import EMA
 
 HALF = 1.6  # what is shown of the plane: from -HALF to HALF both ways
 SIGMA = 0.05  # of each mode
-BATCH, SHOWN, COMPARED = 128, 500, 256  # points of a step, of a picture, of W1
+BATCH, SHOWN, COMPARED = 128, 500, 200  # points of a step, of a picture, of W1
 LAMBDA_GP = 0.1  # Gulrajani et al. 2017 take 0.1 for points, 10 for images
 CLIPPED, PENALTY, SPECTRAL = (
     "Wasserstein, clipped",
@@ -377,7 +377,7 @@ class Preset:
     answers: tuple[str, ...]
     outcome: Callable[[list[dict[str, float]]], int]
     found: Callable[[list[dict[str, float]]], str]
-    steps: int = 1000
+    steps: int = 800
     few: int | None = None
     who: str = "both"
     settings: dict[str, Any] = field(default_factory=dict)
@@ -436,6 +436,7 @@ PRESETS = {
         MODES,
         _modes,
         _told_modes,
+        steps=1200,
         settings={"rate_g": 2e-3, "rate_d": 2e-4, "ema": False},
     ),
     "D too strong": Preset(

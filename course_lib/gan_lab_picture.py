@@ -35,18 +35,19 @@ def to_pixels(points: np.ndarray, size: int = SIZE) -> np.ndarray:
     return np.stack([(x / HALF + 1) / 2 * size, (1 - y / HALF) / 2 * size], axis=1)
 
 
-def paint(look: Look, size: int = SIZE) -> np.ndarray:
+def paint(look: Look, size: int = SIZE, bands: int = 127) -> np.ndarray:
     """The plane as uint8 (size, size, 3): D's map, its pull, data and samples.
 
     Blue: D says real; orange: generated. A line goes from its dot where a generated
     point is pushed. Both scales are square roots, so that what is faint can be seen:
-    a gradient of size g is sqrt(g / (g + 1)) of a square long.
+    a gradient of size g is sqrt(g / (g + 1)) of a square long. `bands` shades on each
+    side of white: few make a small PNG.
     """
-    heat = np.clip(look.heat[::-1], -1, 1)
-    heat = np.sign(heat) * np.sqrt(np.abs(heat))
-    heat = np.rint(127 * heat).astype(int) + 127
-    picture = Image.fromarray(palette()[heat])
-    picture = picture.resize((size, size), Image.Resampling.BILINEAR)
+    heat = np.clip(look.heat[::-1], -1, 1).astype(np.float32)
+    heat = Image.fromarray(np.sign(heat) * np.sqrt(np.abs(heat)))
+    heat = np.asarray(heat.resize((size, size), Image.Resampling.BILINEAR))
+    shade = np.rint(np.rint(heat * bands) / bands * 127).astype(int)
+    picture = Image.fromarray(palette()[shade + 127])
     pen = ImageDraw.Draw(picture)
     step = size / np.sqrt(len(look.places))
     force = np.linalg.norm(look.pull, axis=1, keepdims=True)
@@ -145,8 +146,8 @@ def curves(game: Game) -> str:
         plots.append(
             _plot("D prefers what it saw", steps, told, low=0, high=1, floor=0.5)
         )
-    says = {"on data": over("D on data"), "on samples": over("D on samples")}
-    plots.append(_plot("what D says", steps, says))
+    says = {"data": over("D on data"), "samples": over("D on samples")}
+    plots.append(_plot("D says", steps, says))
     sizes = {"at G": over("gradient at G"), "of D": over("slope of D")}
     plots.append(_plot("gradient", steps, sizes, log=True))
     return f'<div style="width:250px;line-height:1.25">{"".join(plots)}</div>'
@@ -230,12 +231,12 @@ def twin(names: Sequence[str], seed: int = 0) -> tuple[bytes, str]:
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(
-        1, len(names), figsize=(3.3 * len(names), 3.5), layout="constrained"
+        1, len(names), figsize=(2.8 * len(names), 3.2), layout="constrained"
     )
     told = []
     for axis, name in zip(np.atleast_1d(axes), names, strict=True):
         game, look = gan_lab.play(name, seed)
-        axis.imshow(paint(look, 264), interpolation="nearest")
+        axis.imshow(paint(look, 208, bands=4), interpolation="nearest")
         axis.set(xticks=[], yticks=[])
         now = look.numbers
         axis.set_title(
@@ -248,7 +249,7 @@ def twin(names: Sequence[str], seed: int = 0) -> tuple[bytes, str]:
 
 
 def _small_png(figure: Any) -> bytes:
-    """A matplotlib figure as a PNG of 64 colours, closed."""
+    """A matplotlib figure as a PNG of 48 colours, closed."""
     import matplotlib.pyplot as plt
 
     buffer = io.BytesIO()
@@ -256,5 +257,5 @@ def _small_png(figure: Any) -> bytes:
     plt.close(figure)
     image = Image.open(buffer).convert("RGB")
     small = io.BytesIO()
-    image.quantize(64, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
+    image.quantize(48, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
     return small.getvalue()

@@ -217,7 +217,7 @@ class GANLab(LiveWidget):
                 getattr(self, name).value = value
             self.data.value, self.few.value = "ring", preset.few or 0
             self.who.value = preset.who
-            self.speed.value = 5 if preset.steps <= 200 else 20
+            self.speed.value = 5 if preset.steps <= 200 else 10
         self._ask()
         self._new_game()
 
