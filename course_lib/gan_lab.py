@@ -180,8 +180,9 @@ class Game:
             for layer in self.d.modules():
                 if isinstance(layer, nn.Linear):
                     spectral_norm(layer)
-        # momentum as in lesson 03; critics with a bound of their own take none
-        beta1, beta2 = (0.0, 0.9) if self.kind is None else (0.5, 0.999)
+        # momentum as in lesson 03; a D that is bounded takes none, as in lesson 04
+        bounded = loss in (SPECTRAL, CLIPPED, PENALTY)
+        beta1, beta2 = (0.0, 0.9) if bounded else (0.5, 0.999)
         self.opt_g, self.opt_d = (
             torch.optim.Adam(net.parameters(), betas=(beta1, beta2), fused=True)
             for net in (self.g, self.d)

@@ -288,8 +288,9 @@ class GANLab(LiveWidget):
     def on_train(self, change: Any = None) -> None:
         """Train or pause. Needs the running loop of a kernel."""
         if not self.train.value:
-            if self.task is not None:
-                self.task.cancel()
+            task, self.task = self.task, None
+            if task is not None:
+                task.cancel()
             self.train.description, self.train.icon = "Train", "play"
             return
         if not self._may_train():
@@ -383,10 +384,11 @@ class GANLab(LiveWidget):
                     self._hint = "Paused: nobody was looking."
                     break
         finally:
-            self.task = None
-            self.train.value = False
-            if self._hint:
-                self.redraw()
+            if self.task is asyncio.current_task():  # else another run has begun
+                self.task = None
+                self.train.value = False
+                if self._hint:
+                    self.redraw()
 
     def _tell(self) -> None:
         """What was expected, and what was measured."""

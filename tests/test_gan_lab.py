@@ -57,6 +57,15 @@ def test_a_clipped_critic_is_flat_and_its_weights_lie_at_the_bound():
     assert weights(game.d).abs().max() <= 0.01 + 1e-6
 
 
+def test_a_penalty_mends_what_clipping_broke_as_the_lesson_says():
+    game = small(loss=gan_lab.PENALTY, k=3, rate_g=1e-3, rate_d=1e-3)
+    game.advance(800)
+    numbers = game.look().numbers
+    assert numbers["modes"] >= 7 and numbers["slope of D"] > 1
+    expected = 1 + numbers["W1"] / (2 * gan_lab.LAMBDA_GP)
+    assert numbers["slope of D"] == pytest.approx(expected, abs=0.6)
+
+
 def test_d_learns_few_points_by_heart():
     game, _ = gan_lab.play("few data")
     assert game.history[0]["prefers what it saw"] < 0.6
@@ -317,6 +326,22 @@ def test_pause_stops_within_one_slice_and_goes_on_from_there(lab):
         lab.train.value = True
         await asyncio.sleep(0.05)
         assert lab.game.steps > steps
+        lab.train.value = False
+
+    asyncio.run(story())
+
+
+def test_pause_and_train_in_one_breath_leave_one_run(lab):
+    lab.loss.value = "hinge"
+
+    async def story():
+        lab.train.value = True
+        first = lab.task
+        await asyncio.sleep(0.05)
+        lab.train.value = False
+        lab.train.value = True
+        await asyncio.wait([first])
+        assert lab.train.value and lab.task is not first and not lab.task.done()
         lab.train.value = False
 
     asyncio.run(story())
