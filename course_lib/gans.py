@@ -341,12 +341,23 @@ def ring_coverage(
     A point lies on a mode within `reach` sigma of its centre; a mode is found if it
     has a fifth of its fair share of the points or more.
     """
+    return mode_coverage(points, ring_centres(modes), sigma, reach)
+
+
+def ring_centres(modes: int = 8) -> Tensor:
+    """Where the modes of `ring_of_gaussians` lie, (modes, 2)."""
     angle = torch.arange(modes) * (2 * math.pi / modes)
-    centres = torch.stack([angle.cos(), angle.sin()], dim=1)
+    return torch.stack([angle.cos(), angle.sin()], dim=1)
+
+
+def mode_coverage(
+    points: Tensor, centres: Tensor, sigma: float, reach: float = 3.0
+) -> tuple[int, float]:
+    """`ring_coverage` for modes anywhere: points (n, 2), centres (modes, 2)."""
     distance, nearest = torch.cdist(points.detach().float(), centres).min(dim=1)
     on_mode = distance <= reach * sigma
-    counts = torch.bincount(nearest[on_mode], minlength=modes)
-    found = int((counts >= len(points) / modes / 5).sum())
+    counts = torch.bincount(nearest[on_mode], minlength=len(centres))
+    found = int((counts >= len(points) / len(centres) / 5).sum())
     return found, on_mode.float().mean().item()
 
 

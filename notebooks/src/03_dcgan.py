@@ -52,6 +52,7 @@ from course_lib.datasets import batches, load_images
 from course_lib.feature_net import FeatureNet
 from course_lib.feature_training import mean_recall, predict
 from course_lib.features import course_extractor, for_models
+from course_lib.gan_lab_widget import GANLab
 from course_lib.gans import (
     KINDS,
     Augment,
@@ -74,7 +75,6 @@ from course_lib.plotting import (
     show_bars,
     show_curves,
     show_figure,
-    show_history,
     show_images,
     show_rows,
     show_table,
@@ -87,9 +87,9 @@ from course_lib.runtime import (
     report,
     seed_everything,
 )
+from course_lib.scrubber import Scrubber, gradient_norm
 from course_lib.training import (
     EMA,
-    History,
     autocast,
     fit,
     ship_weights,
@@ -690,39 +690,47 @@ def train(
 
 
 # %% [markdown]
-# What we note on the way: the losses, how often $D$ is right about images that
-# it has not seen, and the distance.
+# What we note on the way: the losses, what $D$ says about images that it has
+# not seen and how often it is right, how large the gradient at $G$ is, the
+# distance, and how many real images have a generated one nearby (*coverage*,
+# see *Break it*). The **scrubber** keeps eight images beside these numbers.
 
 # %%
-track, losses = [], History()
+track, scrubber = [], Scrubber(f"DCGAN, {card.name}, {budget}, seed {seed}")
 
 
 @torch.no_grad()
-def d_is_right(d, fake):
-    """Share of right answers of D, half of them on real images."""
-    on_real = (d(held_out.to(device)) > 0).float().mean().item()
-    on_fake = (d(fake[:600].to(device)) < 0).float().mean().item()
-    return (on_real + on_fake) / 2
+def ask_d(d, fake):
+    """What D says of new real images and of fakes; how often it is right."""
+    real, fake = d(held_out.to(device)), d(fake[:600].to(device))
+    right = (real > 0).float().mean() + (fake < 0).float().mean()
+    said = {"D_on_real": real.sigmoid().mean().item()}
+    said["D_on_fake"] = fake.sigmoid().mean().item()
+    return said, right.item() / 2
 
 
 def watch(g, d, history):
-    """Add a row to `track`."""
-    fake, done = draw(g), len(losses.steps)
-    pairs = zip(history["loss_d"], history["loss_g"], strict=True)
-    for step, (loss_d, loss_g) in enumerate(pairs, start=done + 1):
-        losses.record(step, {"loss_d": loss_d, "loss_g": loss_g})
-    row = {"step": step, "distance": distance(fake)}
-    row["loss of G"] = history["loss_g"].mean()
-    row["D is right"] = d_is_right(d, fake)
+    """Add a row to `track` and a frame to the scrubber."""
+    fake = draw(g)
+    features = extractor(fake)
+    said, right = ask_d(d, fake)
+    row = {"step": len(history.steps) * (len(track) + 1), "D is right": right}
+    row["distance"] = frechet_distance(statistics_a, features)
     track.append(row)
+    said |= {name: values.mean() for name, values in history.items()}
+    said["gradient_at_G"] = gradient_norm(nets["generator"])
+    said["coverage"] = density_coverage(features_a, features)[1]
+    scrubber.record(row["step"], fake[:8], **said, distance=row["distance"])
 
 
 # %% [markdown]
 # The recipe is the paper's ($\beta_1 = 0.5$, batch norm in both) with three
 # changes: narrow networks, a learning rate five times as large that falls, and
-# the mean of $G$. *Break it* tries the last two alone.
+# the mean of $G$. *Break it* tries the last two alone. In the notebook the
+# scrubber appears as the training starts; drag it whenever you like.
 
 # %% tags=["nbval-ignore-output"]
+scrubber.show_live()
 nets = new_pair()
 shipped = start_from_shipped(f"dcgan_{label}", nets, budget)
 rate = 1e-5 if shipped else 1e-3
@@ -738,42 +746,34 @@ if shipped:
 print(f"{steps} steps on batches of {batch_size}")
 
 # %% [markdown]
-# The caption that every picture of this model will carry, and the losses.
+# The caption that every picture of this model will carry, and the run once
+# more, to replay. Go back to the first frame. Which curve moves when the
+# pictures get better?
 
 # %% tags=["nbval-ignore-output"]
 origin = "shipped weights" if shipped else "trained here"
 made = f"{card.name}, {image_size} px, budget {budget}, seed {seed}, {origin}"
-show_history(losses, title=made)
+scrubber
 
 # %% [markdown]
-# Two curves that lean against each other. Do they tell you whether the
+# Two losses that lean against each other. Do they tell you whether the
 # pictures are good? Write your answer down.
 #
 # ## Look
-# Images that nobody has ever taken, the first 16 draws, none picked.
+# Images that nobody has ever taken, the first draws, none picked, and where
+# they stand: real images, our generator, the PCA Gaussian, and the nearest
+# real image to each of the generated ones, so that you can see whether it
+# copied.
 
 # %% tags=["nbval-ignore-output"]
 samples = draw(keeper)
-show_images(
-    samples[:16],
-    size=0.8,
-    caption=made,
-    alt="Sixteen generated images",
-)
-
-# %% [markdown]
-# And where they stand: real images, our generator, the PCA Gaussian, and the
-# nearest real image to each of the generated ones, so that you can see whether
-# it copied.
-
-# %% tags=["nbval-ignore-output"]
-near = torch.cdist(samples[:6].flatten(1), images.flatten(1)).argmin(dim=1)
+near = torch.cdist(samples[:5].flatten(1), images.flatten(1)).argmin(dim=1)
 show_rows(
     {
-        "real": real_b[:6],
-        "DCGAN": samples[:6],
+        "real": real_b[:5],
+        "DCGAN": samples[:5],
         "nearest real": images[near],
-        "PCA Gaussian": by_pca[:6],
+        "PCA Gaussian": by_pca[:5],
     },
     size=0.75,
     caption=made,
@@ -785,7 +785,7 @@ show_rows(
 # walk would jump. We walk on the sphere on which Gaussian noise lives.
 
 # %% tags=["nbval-ignore-output"]
-angle = torch.linspace(0, torch.pi / 2, 7)[:, None]
+angle = torch.linspace(0, torch.pi / 2, 5)[:, None]
 walks = [
     angle.cos() * z_score[i] + angle.sin() * z_score[i + 1] for i in (0, 2)
 ]
@@ -837,7 +837,7 @@ print(f"distance {guess['distance']:.2f}; at the end {mine:.2f}")
 
 # %% tags=["nbval-check-output"]
 with torch.no_grad():
-    at_start = d_is_right(probe["discriminator"].eval(), probe_images)
+    _, at_start = ask_d(probe["discriminator"].eval(), probe_images)
 print_facts(
     {
         "an untrained D is right about half of the time": 0.3 < at_start < 0.7,
@@ -885,8 +885,8 @@ print(f"{class_card.name}: {len(x_class):,} images of {classes} classes")
 # %% tags=["nbval-ignore-output"]
 rows = {}
 for k, name in enumerate(names):
-    y = torch.full((7,), k)
-    rows[name] = draw(asked, z_score[:7], y)
+    y = torch.full((6,), k)
+    rows[name] = draw(asked, z_score[:6], y)
 show_rows(
     rows,
     size=0.75,
@@ -1182,6 +1182,24 @@ print_facts(
 )
 
 # %% [markdown]
+# ### The lab: turn the knobs yourself
+# The same game, live, on a ring with somewhat wider modes. Each preset asks
+# first what you expect; then press *Train*, and read what was measured. After
+# that the knobs are yours. Three things to try: let $D$ learn alone, then $G$
+# alone; take the preset *collapse* and turn up the R1 penalty while it runs;
+# draw your own data, by mouse or with the arrow keys and the space bar.
+
+# %% tags=["nbval-ignore-output"]
+GANLab(features_a)
+
+# %% [markdown]
+# Blue is what $D$ takes for real, and a line shows where it pushes a sample.
+# Look at those lines where the samples lie: that is all that $G$ ever hears.
+# Where $D$ is sure and the loss saturates they shrink to dots, and where all
+# samples hear the same they move as one. The data *features of images* are the
+# real images of this lesson, as their extractor sees them, in the plane of
+# their first two principal components.
+#
 # ### The same on images
 # Images have no modes to count, so we count real images instead: one is
 # *covered* if a fake lies nearer to it than its fifth real neighbour does, in
@@ -1237,7 +1255,7 @@ ends |= shipped["metrics"]["ends"] if shipped else {}
 
 # %% tags=["nbval-ignore-output"]
 show_rows(
-    {"loud label": loud[:9], "as it is": quiet[:9]},
+    {"loud label": loud[:7], "as it is": quiet[:7]},
     size=0.7,
     caption=made.replace("T1", contrast),
     alt="Samples of a collapsed and of a balanced conditional generator",
@@ -1291,7 +1309,7 @@ few_scores |= shipped["metrics"]["few"] if shipped else {}
 
 # %% tags=["nbval-ignore-output"]
 show_rows(
-    {name: x[:5] for name, x in few_runs.items()},
+    {name: x[:4] for name, x in few_runs.items()},
     size=0.7,
     caption=made,
     alt="Samples after training on 32 images, without and with DiffAugment",

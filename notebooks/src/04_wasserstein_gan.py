@@ -47,6 +47,7 @@ from course_lib import checks, gans, plotting, training, wasserstein
 from course_lib.autoencoders import fit_pca
 from course_lib.datasets import batches, load_images
 from course_lib.features import course_extractor, for_models
+from course_lib.gan_lab_widget import GANLab
 from course_lib.gans import Discriminator, Generator, init_weights
 from course_lib.metrics import density_coverage, frechet_distance
 from course_lib.runtime import (
@@ -1121,6 +1122,24 @@ print_facts(
 )
 
 # %% [markdown]
+# ### The lab: bound the critic yourself
+# A GAN in the plane, trained live. The preset asks what slope the clipped
+# critic will have; answer, press *Train*, and read what was measured. Then
+# mend it: choose the loss *Wasserstein, penalty*, three steps of $D$ for one,
+# both rates 0.001, and start over. Which of the curves shows the difference
+# first?
+
+# %% tags=["nbval-ignore-output"]
+GANLab(preset="clipped to death", twin=("clipped to death", "healthy"))
+
+# %% [markdown]
+# Clipped, the critic hardly rises from the generated points to the real ones:
+# look at the lines, which show where it pushes a point, and at the gradient at
+# $G$. (Adam divides by the size of that gradient, so $G$ moves all the same,
+# but where to?) The penalty here weighs 0.1, as in the paper's own toy runs,
+# and not 10, so that slope is cheap: by the formula above it ends at
+# $1 + W_1 / 0.2$, not at 1.
+#
 # ## Claim check
 # **"A WGAN has linear instead of ReLU activations between the layers of the
 # critic"**, says a survey. In the paper
