@@ -30,10 +30,11 @@ LAYERS = (
     "bootstrap doctor",
     "runtime template anatomy phantoms cards fetch npz pixels readers batching "
     "duplicates exercises",
-    "datasets metrics distances neighbours plotting sources",
+    "datasets metrics distances neighbours plotting sources detection reader_answers "
+    "reader_study",
     "training checkpoints feature_net features feature_training pretrained reports",
     "evaluation audit conditional",
-    "mr_console widgets checks lint notebooks pages runner",
+    "mr_console widgets reader_widget checks lint notebooks pages runner",
 )
 LAYER = {name: i for i, line in enumerate(LAYERS) for name in line.split()}
 STDLIB_ONLY = {"__init__", "__main__", "bootstrap", "doctor"}
