@@ -35,10 +35,11 @@ class Estimate:
         return self.low <= truth <= self.high
 
     def __str__(self) -> str:
-        return (
-            f"{self.value:.2f} ({100 * self.level:.0f} % interval {self.low:.2f} to "
-            f"{self.high:.2f})"
+        value, low, high = (
+            round(x, 2) + 0.0 for x in (self.value, self.low, self.high)
         )
+        level = f"{100 * self.level:.0f} %"
+        return f"{value:.2f} ({level} interval {low:.2f} to {high:.2f})"
 
 
 # --- sensitivity and bias -------------------------------------------------------------

@@ -74,6 +74,7 @@ def test_a_higher_level_is_a_wider_interval():
     narrow, wide = dt.yes_no(15, 20, 5, 20, 0.9)[0], dt.yes_no(15, 20, 5, 20, 0.99)[0]
     assert wide.low < narrow.low < narrow.high < wide.high
     assert "90 % interval" in str(narrow)
+    assert str(dt.Estimate(-0.001, -1.0, 1.0, 0.5, "")).startswith("0.00 (")
 
 
 # --- ROC
