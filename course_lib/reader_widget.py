@@ -166,7 +166,7 @@ def sheet(study: Study, text: str, trials: int = 8) -> bytes:
     figure = plt.figure(figsize=(width / 80, (high + 92) / 80), dpi=80)
     total = high + 92
     figure.text(4 / width, 1 - 16 / total, study.question, fontsize=10, weight="bold")
-    lines = "\n".join(textwrap.wrap(text, width // 6))
+    lines = "\n".join(textwrap.wrap(text, int(width / 5.4)))
     figure.text(4 / width, 48 / total, lines, fontsize=8.5, va="top")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=80, facecolor="w")
