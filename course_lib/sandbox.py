@@ -150,7 +150,7 @@ def _in_fork(
         if guard:
             sys.addaudithook(_hook())
         value = dumps(work()).encode("ascii")
-        # The key is read when the student's code is over: no one can look for it.
+        # Read when the student's code is over: until then it lies in no memory here.
         data = read(_KEY, _NONCE) + value
         while data:
             data = data[write(_ANSWER, data) :]

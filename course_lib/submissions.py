@@ -10,7 +10,7 @@ import ast
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from course_lib.answers import DEFINITIONS, FORBIDDEN, IMPORTS, imported, without_magics
@@ -26,7 +26,7 @@ _LESSON = re.compile(r"notebooks/src/((\d\d)_\w+)\.py")
 
 @dataclass(frozen=True)
 class Sheet:
-    """What grading needs of a lesson: its tasks and the names that its cells know."""
+    """What grading needs of a lesson: tasks without answers, names that cells know."""
 
     number: str
     name: str
@@ -63,7 +63,7 @@ def sheet(lesson: Lesson) -> Sheet:
     return Sheet(
         lesson.number,
         lesson.name,
-        tuple(tasks.values()),
+        tuple(replace(task, stub="", solution="") for task in tasks.values()),
         names,
         frozenset(x for x in modules if "checks" not in x),
     )
