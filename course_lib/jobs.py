@@ -373,7 +373,8 @@ def run_here(
     try:
         while waiting:  # in short waits, which Ctrl-C can end on every system
             done, waiting = futures.wait(waiting, 0.5, futures.FIRST_COMPLETED)
-            for future in done:
+            # what has failed comes last: the cards of the others are not lost with it
+            for future in sorted(done, key=lambda f: f.exception() is not None):
                 yield future.result()
     finally:
         stop.set()

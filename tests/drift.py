@@ -316,7 +316,10 @@ def lock_satisfies_pyproject(root):
     wanted, python = requirements(root)
     oldest = min(part.version for part in python)
     for found in metadata.distributions():  # a lock that the oldest Python can install
-        name, needs = canonicalize_name(found.name), found.metadata["Requires-Python"]
+        name, needs = (
+            canonicalize_name(found.name),
+            found.metadata.get("Requires-Python"),
+        )
         if pinned.get(name) == found.version and oldest not in SpecifierSet(
             needs or ""
         ):

@@ -251,6 +251,7 @@ def survivors(number, names, found):
 
 
 EQUAL = "gives the same values"
+CENTRED = "of a product of deviations one side is enough"
 EVEN = "the noise is as likely with the other sign"
 
 # {exercise: {mutant: why its check need not notice it}}
@@ -313,5 +314,29 @@ SURVIVORS = {
     "E05.5": {
         "comparison: abs(value - lesion) < abs(value - healthy) -> "
         "abs(value - lesion) <= abs(value - healthy)": "one number in a continuum",
+    },
+    "E06.1": {
+        "operator: 2 ** 2 -> 2 * 2": EQUAL,
+    },
+    "E06.3": {
+        "swapped: features - features.mean(dim=0) -> features.mean(dim=0) - features": (
+            "the product of two deviations has no sign"
+        ),
+    },
+    "E06.6": {
+        "constant: 1 -> 2": "where 1 / N is 0, its scale does not matter",
+        "operator: values - values.mean() -> values + values.mean()": CENTRED,
+        "reduction: values.mean -> values.sum #2": CENTRED,
+        "operator: x - x.mean() -> x + x.mean()": CENTRED,
+        "reduction: x.mean -> x.sum #2": CENTRED,
+    },
+    "E07.3": {
+        "removed: a, b = (np.asarray(a), np.asarray(b)) -> pass": (
+            "arrays are given; lists are a courtesy"
+        ),
+        "swapped: np.union1d(a, b) -> np.union1d(b, a)": EQUAL,
+    },
+    "E07.4": {
+        "swapped: max(not_below, not_above) -> max(not_above, not_below)": EQUAL,
     },
 }

@@ -71,16 +71,17 @@ def exercise(
     def decorate(look: Callable[[Any], str | None]) -> Callable[[Any], Verdict]:
         @functools.wraps(look)
         def check(student: Any) -> Verdict:
-            hint: str | None = "it is not written yet."
+            written = True
             try:
                 hint = look(student)
             except NotImplementedError:
-                pass
+                hint, written = "it is not written yet.", False
             except Exception as error:
                 hint = (
                     f"it raised {type(error).__name__}{_where(error, student)}: {error}"
                 )
-            progress.keep(number, hint is None)
+            if written:
+                progress.keep(number, hint is None)
             verdict = Verdict(number, hint is None, praise if hint is None else hint)
             if not verdict and os.environ.get("NBGRADER_EXECUTION"):
                 raise NotSolved(repr(verdict))

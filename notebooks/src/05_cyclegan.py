@@ -663,7 +663,7 @@ print_facts(
 # - **no judges**: the cycle alone
 # - **with identity**: plus $5\,\lVert G(b) - b \rVert_1$, both ways
 
-# %%
+# %% tags=["nbval-ignore-output"]
 changes = {
     "all of it": {},
     "cycle at once": {"ramp": 0},
@@ -684,6 +684,7 @@ for name, options in changes.items():
     tried[name] = run(trial.g_ab, test_t1)
     back = run(trial.g_ba, tried[name])
     cycle_error[name] = (back - test_t1).abs().mean().item() / 2
+print(f"{len(trials)} pairs of translators, {trial_steps} steps each")
 
 # %% [markdown]
 # The picture first.

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import socket
 import statistics
 import subprocess
@@ -18,16 +17,6 @@ import torch
 from course_lib.scrubber import Scrubber
 
 ROOT = Path(__file__).parents[2]
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 CELLS = (
     """\
 from course_lib.gan_lab_widget import GANLab
@@ -46,12 +35,9 @@ run""",
     "record(30)",
 )
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is missing")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
-
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory):
+def page(tmp_path_factory, chromium):
     """A notebook with one lab, opened and run; `page.problems` gathers the console."""
     home = tmp_path_factory.mktemp("jupyter")
     work = home / "work"
@@ -88,20 +74,18 @@ def page(tmp_path_factory):
     address = f"http://127.0.0.1:{port}"
     try:
         _wait_for(f"{address}/api/status", server)
-        with playwright.sync_playwright() as p:
-            browser = p.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-            page = browser.new_page(viewport={"width": 1440, "height": 1250})
-            page.problems = []
-            page.on("pageerror", lambda error: page.problems.append(str(error)))
-            page.on("console", lambda line: _note(page.problems, line))
-            page.goto(f"{address}/lab/tree/lab.ipynb?reset")
-            page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=120_000)
-            page.get_by_text("| Idle").wait_for(timeout=120_000)
-            page.locator(".jp-Notebook .cm-content").first.click()
-            page.keyboard.press("Shift+Enter")
-            page.wait_for_selector(".plane-picture[data-frame]", timeout=120_000)
-            yield page
-            browser.close()
+        page = chromium.new_page(viewport={"width": 1440, "height": 1250})
+        page.problems = []
+        page.on("pageerror", lambda error: page.problems.append(str(error)))
+        page.on("console", lambda line: _note(page.problems, line))
+        page.goto(f"{address}/lab/tree/lab.ipynb?reset")
+        page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=120_000)
+        page.get_by_text("| Idle").wait_for(timeout=120_000)
+        page.locator(".jp-Notebook .cm-content").first.click()
+        page.keyboard.press("Shift+Enter")
+        page.wait_for_selector(".plane-picture[data-frame]", timeout=120_000)
+        yield page
+        page.close()
     finally:
         server.terminate()
         server.wait(timeout=20)

@@ -6,7 +6,6 @@ The "reader" looks at the pixels on the screen, since nothing else could tell it
 import json
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -18,21 +17,7 @@ import nbformat
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-playwright = pytest.importorskip(
-    "playwright.sync_api", reason="playwright is not installed"
-)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-sync",
-    "--disable-background-networking",
-    "--disable-component-update",
-]
 TRIALS = 8
 SETUP = f"""
 import numpy as np
@@ -121,25 +106,21 @@ def lab(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def page(lab):
+def page(lab, chromium):
     """The notebook with both widgets alive; what the console says is in `.faults`."""
-    with playwright.sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        page = browser.new_page(viewport={"width": 1200, "height": 1000})
-        page.set_default_timeout(90_000)
-        page.faults = []
-        page.on("pageerror", lambda error: page.faults.append(str(error)))
-        page.on("console", lambda m: m.type == "error" and page.faults.append(m.text))
-        page.goto(f"{lab}/lab/tree/reader.ipynb?reset")
-        page.wait_for_selector(".jp-Notebook .jp-CodeCell")
-        page.wait_for_selector(".jp-NotebookPanel-toolbar >> text=Python 3")
-        page.wait_for_function("window.jupyterapp !== undefined")
-        run(page, 0), run(page, 1), run(page, 2)
-        page.wait_for_function(
-            "document.querySelectorAll('.course-reader').length === 2"
-        )
-        yield page
-        browser.close()
+    page = chromium.new_page(viewport={"width": 1200, "height": 1000})
+    page.set_default_timeout(90_000)
+    page.faults = []
+    page.on("pageerror", lambda error: page.faults.append(str(error)))
+    page.on("console", lambda m: m.type == "error" and page.faults.append(m.text))
+    page.goto(f"{lab}/lab/tree/reader.ipynb?reset")
+    page.wait_for_selector(".jp-Notebook .jp-CodeCell")
+    page.wait_for_selector(".jp-NotebookPanel-toolbar >> text=Python 3")
+    page.wait_for_function("window.jupyterapp !== undefined")
+    run(page, 0), run(page, 1), run(page, 2)
+    page.wait_for_function("document.querySelectorAll('.course-reader').length === 2")
+    yield page
+    page.close()
 
 
 def run(page, cell):
@@ -214,7 +195,9 @@ def test_a_whole_study_is_answered_by_keyboard_alone(page, kind, tmp_path):
     show = page.get_by_role("button", name="Show my result").nth(
         ["rating", "2afc"].index(kind)
     )
-    playwright.expect(show).to_be_enabled()
+    from playwright.sync_api import expect  # there, since a page is
+
+    expect(show).to_be_enabled()
     page.keyboard.press("Tab")
     assert show.evaluate("node => node === document.activeElement")
     page.keyboard.press("Enter")
