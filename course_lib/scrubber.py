@@ -7,9 +7,7 @@ it, and without a kernel in a page (`to_html`).
 from __future__ import annotations
 
 import base64
-import html
 import io
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,22 +21,12 @@ from PIL import Image
 from torch import nn
 
 from course_lib import plotting
+from course_lib.browser_widget import live_page
 from course_lib.runtime import has_front_end
 from course_lib.widgets import LiveWidget
 
 MODULE = Path(__file__).with_name("scrubber.js")
 MOST_BYTES = 150_000  # of the form that lives without a kernel
-_PAGE = """<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">
-<meta name="color-scheme" content="light dark"><title>{title}</title></head>
-<body style="margin:4px"><main id="widget"></main>
-<script type="application/json" id="state">{state}</script>
-<script type="module">{module}
-const state = JSON.parse(document.getElementById("state").textContent);
-const el = document.getElementById("widget");
-render({{ model: {{ get: () => state, on() {{}}, off() {{}} }}, el }});
-const frame = window.frameElement;
-if (frame) frame.style.height = `${{document.documentElement.scrollHeight + 8}}px`;
-</script></body></html>"""
 
 
 def strip_png(images: Any, columns: int = 8) -> bytes:
@@ -151,14 +139,7 @@ class Scrubber(LiveWidget):
 
     def to_html(self) -> str:
         """The same slider for a page: one `<iframe>` with all that it needs inside."""
-        state = json.dumps(self.state(), separators=(",", ":")).replace("</", "<\\/")
-        page = _PAGE.format(
-            title=html.escape(self.title), state=state, module=MODULE.read_text("utf-8")
-        )
-        return (
-            f'<iframe title="{html.escape(self.title)}" srcdoc="{html.escape(page)}" '
-            'style="width:100%;height:480px;border:0"></iframe>'
-        )
+        return live_page(MODULE, {"state": self.state()}, title=self.title, height=480)
 
     def live_html(self) -> str:
         """The form for pages of `run`."""

@@ -124,12 +124,16 @@ def test_gradient_norm_is_that_of_the_last_backward_pass():
 # --- the forms
 
 
+def state_in(page):
+    values = re.search(r'id="values">(.*?)</script>', page, re.DOTALL)[1]
+    return json.loads(values)["plain"]["state"]
+
+
 def test_the_page_is_one_frame_with_the_module_and_the_state_inside(recorded):
     page = recorded.to_html()
     (inner,) = re.findall(r'srcdoc="([^"]*)"', page)
     inner = html.unescape(inner)
-    state = re.search(r'id="state">(.*?)</script>', inner, re.DOTALL)[1]
-    assert json.loads(state) == recorded.state()
+    assert state_in(inner) == recorded.state()
     assert module.MODULE.read_text("utf-8") in inner
     assert not needs_network(page) and not needs_network(inner)
     assert recorded.live_html() == page
@@ -140,8 +144,7 @@ def test_a_title_cannot_end_the_page_early():
     run.record(0, torch.zeros(2, 1, 4, 4), loss=1.0)
     inner = html.unescape(re.search(r'srcdoc="([^"]*)"', run.to_html())[1])
     assert inner.count("</script>") == 2
-    state = re.search(r'id="state">(.*?)</script>', inner, re.DOTALL)[1]
-    assert json.loads(state)["title"] == run.title
+    assert state_in(inner)["title"] == run.title
 
 
 def test_without_a_front_end_only_the_twin_is_shown(recorded):
