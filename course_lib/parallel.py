@@ -9,6 +9,7 @@ clipping before the step.
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -131,6 +132,13 @@ def _join() -> None:
         rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
         options |= {"store": store, "rank": rank, "world_size": size}
     dist.init_process_group(backend, **options)
+    # Threads of a group still open abort an interpreter that ends (seen once in many).
+    atexit.register(_leave)
+
+
+def _leave() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def _check_equal(weights: list[Tensor]) -> None:
