@@ -99,12 +99,12 @@ def parser() -> argparse.ArgumentParser:
     )
 
     test = commands.add_parser(
-        "test", help="unit tests, drift tests, notebooks, browser"
+        "test", help="lint, unit and drift tests, integration, notebooks, browser"
     )
     test.add_argument(
         "--only",
-        choices=("lint", "unit", "notebooks", "browser"),
-        help="one part alone (default: all four)",
+        choices=("lint", "unit", "integration", "notebooks", "browser"),
+        help="one part alone (default: all five)",
     )
     test.add_argument(
         "pytest", nargs="*", metavar="ARG", help="passed on to pytest, after --"

@@ -30,6 +30,7 @@ FEW = {
     "64 points": 64,
     "16 points": 16,
 }
+PATIENCE_S = 0.5  # for a page to paint a picture, then the next one is drawn
 UNSEEN_S = 3.0  # nobody has seen a picture for so long: pause
 
 
@@ -375,7 +376,8 @@ class GANLab(LiveWidget):
                 await asyncio.sleep(0.002)
                 sent = loop.time()
                 while (
-                    self.plane.painted < self.plane.frame and loop.time() < sent + 0.5
+                    self.plane.painted < self.plane.frame
+                    and loop.time() < sent + PATIENCE_S
                 ):
                     await asyncio.sleep(0.005)
                 if self.plane.painted == self.plane.frame:

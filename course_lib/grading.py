@@ -238,7 +238,9 @@ def _grade_all(
         for job in tqdm(as_completed(jobs), total=len(jobs), disable=not shown):
             rows[jobs[job]] = job.result()
     except KeyboardInterrupt:
-        pass
+        for job, i in jobs.items():  # done, and not yet looked at
+            if job.done() and not job.cancelled() and not job.exception():
+                rows[i] = job.result()
     finally:
         stopped.set()
         pool.shutdown(wait=False, cancel_futures=True)

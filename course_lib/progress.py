@@ -13,6 +13,7 @@ from pathlib import Path
 
 from course_lib.runtime import atomic_path, cache_dir, has_front_end
 
+WAIT_S = 2.0  # for another lesson that keeps its progress
 Record = dict[str, dict[str, int | bool]]
 
 
@@ -53,7 +54,7 @@ def keep(exercise: str, solved: bool) -> None:
 
     path = progress_file()
     try:
-        with FileLock(f"{path}.lock", timeout=2):  # two lessons may be open
+        with FileLock(f"{path}.lock", timeout=WAIT_S):  # two lessons may be open
             record = read_progress(path)
             now = record.get(exercise, {"solved": False, "tries": 0})
             if not now["solved"]:

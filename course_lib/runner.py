@@ -327,7 +327,7 @@ def _write_report(folder: Path, rows: list[dict[str, Any]], *, complete: bool) -
 
 
 def test(only: str | None, arguments: Sequence[str]) -> int:
-    """Lint, unit and drift tests, notebooks under nbval, a browser; 0 if all pass."""
+    """Each part of the tests, or one; 0 if all pass."""
     quiet_kernels()
     os.environ["COURSE_BUDGET"] = "smoke"
     os.environ.pop("COURSE_DATA", None)  # what is tested must not depend on it
@@ -343,7 +343,11 @@ def test(only: str | None, arguments: Sequence[str]) -> int:
     ruff = [sys.executable, "-m", "ruff"]
     parts = {
         "lint": [[*ruff, "check", "."], [*ruff, "format", "--check", "."]],
-        "unit": [[*pytest, "tests", "--ignore=tests/browser"]],
+        "unit": [
+            [*pytest, "tests", "--ignore=tests/integration", "--ignore=tests/browser"]
+        ],
+        # real kernels, a cluster, torchrun, nbgrader, a sandbox, long trainings
+        "integration": [[*pytest, "tests/integration"]],
         "notebooks": [
             [*pytest, "--nbval", *nbval, *map(str, notebooks)],
             [*pytest, "--nbval-lax", *nbval, *map(str, students)],

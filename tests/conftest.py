@@ -1,4 +1,4 @@
-"""Fixtures that several test files share: a small made-up course in a folder."""
+"""Fixtures that several test files share: small made-up courses in a folder."""
 
 from pathlib import Path
 
@@ -97,3 +97,29 @@ def course(tmp_path: Path) -> Path:
     source.parent.mkdir(parents=True)
     source.write_text(LESSON, encoding="utf-8")
     return tmp_path
+
+
+@pytest.fixture
+def run_root(tmp_path: Path, monkeypatch) -> Path:
+    """The root of a course for `runner.run`; what `run` sets is put back afterwards."""
+    from course_lib import runner
+
+    (tmp_path / "notebooks").mkdir()
+    monkeypatch.setattr(runner, "ROOT", tmp_path)
+    names = ("COURSE_HEADLESS", "COURSE_PAGES", "JUPYTER_PREFER_ENV_PATH")
+    for name in (*names, "COURSE_DATA", "IPYTHONDIR"):
+        monkeypatch.setenv(name, "")
+    monkeypatch.delenv("COURSE_DATA")
+    monkeypatch.delenv("IPYTHONDIR")  # empty, it would be the folder of a kernel
+    return tmp_path
+
+
+@pytest.fixture
+def one_lesson(run_root: Path) -> tuple[Path, Path]:
+    """A course of `run` with one small lesson: (its notebook, output folder)."""
+    import nbformat
+    from small_lessons import REPORT, lesson
+
+    path = run_root / "notebooks" / "90_first.ipynb"
+    nbformat.write(lesson(REPORT), path)
+    return path, run_root / "build"

@@ -137,7 +137,8 @@ def test_an_error_of_the_server_names_the_ways_out(server, tmp_path, status, req
     assert len(server.asked) == requests and left_in(tmp_path) == []
 
 
-def test_no_network_names_the_ways_out(tmp_path):
+def test_no_network_names_the_ways_out(tmp_path, monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with socket.socket() as taken:  # bound, not listening: nobody answers there
         taken.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{taken.getsockname()[1]}/set.npz"

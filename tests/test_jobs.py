@@ -1,62 +1,17 @@
-"""Many runs: workers, grids, cards, limits, kernels that die; nothing is lost."""
+"""Many runs: workers, grids, cards, limits, verdicts; nothing is lost."""
 
 import csv
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 
-import jsonschema
 import nbformat
 import numpy as np
-import psutil
 import pytest
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from scipy import stats
+from small_lessons import REPORT, card_of, lesson
 
 from course_lib import grids, jobs, run_cards, runner
-from course_lib.bootstrap import ROOT
 from course_lib.runtime import note_use
-
-PARAMETERS = (
-    'import os\nbudget = os.environ.get("COURSE_BUDGET", "lab")\n'
-    'dataset = "phantom"\nseed = 0\nrate = 0.1'
-)
-REPORT = (
-    "from IPython.display import display\n"
-    'MIME = "application/vnd.course.report+json"\n'
-    "display({MIME: dict(score=float(seed), name='x')}, raw=True)"
-)
-
-
-def lesson(*sources, minutes=None):
-    """A small notebook with a title and a parameters cell."""
-    cells = [
-        new_markdown_cell("# 90 A title\n\nA summary."),
-        new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]}),
-    ]
-    notebook = new_notebook(cells=[*cells, *map(new_code_cell, sources)])
-    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    notebook.metadata |= {"kernelspec": kernel, "course": {"minutes": minutes or {}}}
-    return notebook
-
-
-@pytest.fixture
-def course(tmp_path, monkeypatch):
-    """A course folder with one small lesson; returns (its notebook, output folder)."""
-    path = tmp_path / "notebooks" / "90_first.ipynb"
-    path.parent.mkdir()
-    nbformat.write(lesson(REPORT), path)
-    monkeypatch.setattr(runner, "ROOT", tmp_path)
-    for name in ("COURSE_HEADLESS", "JUPYTER_PREFER_ENV_PATH", "IPYTHONDIR"):
-        monkeypatch.setenv(name, "")  # whatever `run` sets is put back afterwards
-    monkeypatch.setenv("COURSE_DATA", "")
-    monkeypatch.delenv("COURSE_DATA")
-    monkeypatch.delenv("IPYTHONDIR")  # empty, it would be the folder of a kernel
-    return path, tmp_path / "build"
 
 
 @pytest.fixture
@@ -76,10 +31,6 @@ def quick(monkeypatch):
 
     monkeypatch.setattr(jobs, "perform", perform)
     return seen
-
-
-def card_of(folder, name="90_first"):
-    return json.loads((folder / "cards" / f"{name}.json").read_text("utf-8"))
 
 
 # What is asked
@@ -103,16 +54,16 @@ def card_of(folder, name="90_first"):
     ],
 )
 def test_a_wrong_grid_is_said_in_one_line_before_anything_runs(
-    course, quick, capsys, options, message
+    one_lesson, quick, capsys, options, message
 ):
-    _path, out = course
+    _path, out = one_lesson
     assert runner.run([], out=str(out), **options) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
     assert quick == [] and not out.exists()
 
 
-def test_a_grid_is_every_combination_of_its_values(course):
+def test_a_grid_is_every_combination_of_its_values(one_lesson):
     todo = runner.plan([], grid=["seed=0,1,2", "dataset=phantom,pneumoniamnist"])
     assert len(todo) == 6 == len({job.name for job in todo})
     assert todo[1].values == {"seed": 0, "dataset": "pneumoniamnist"}
@@ -121,7 +72,7 @@ def test_a_grid_is_every_combination_of_its_values(course):
     assert todo[1].name == "90_first-seed_0-dataset_pneumoniamnist"
 
 
-def test_files_of_one_name_in_two_folders_are_two_jobs(course, tmp_path):
+def test_files_of_one_name_in_two_folders_are_two_jobs(one_lesson, tmp_path):
     paths = [tmp_path / name / "mine.npz" for name in "ab"]
     for path in paths:
         path.parent.mkdir()
@@ -131,7 +82,7 @@ def test_files_of_one_name_in_two_folders_are_two_jobs(course, tmp_path):
     assert all("dataset_mine" in job.name for job in todo)
 
 
-def test_a_job_takes_the_data_folder_along(course, tmp_path):
+def test_a_job_takes_the_data_folder_along(one_lesson, tmp_path):
     assert runner.plan([])[0].environment == {}
     (job,) = runner.plan([], data=str(tmp_path))
     assert job.environment == {"COURSE_DATA": str(tmp_path.resolve())}
@@ -145,8 +96,8 @@ def test_workers_share_the_cores(monkeypatch):
     assert [jobs.thread_share(n) for n in (1, 2, 8)] == [3, 3, 1]
 
 
-def test_with_half_the_cores_a_lesson_may_take_twice_as_long(course):
-    path, _out = course
+def test_with_half_the_cores_a_lesson_may_take_twice_as_long(one_lesson):
+    path, _out = one_lesson
     nbformat.write(lesson("1", minutes={"smoke": 1.0}), path)
     (job,) = runner.plan([])
     given = [replace(job, threads=n).budget_seconds for n in (1, 2, 16)]
@@ -156,39 +107,10 @@ def test_with_half_the_cores_a_lesson_may_take_twice_as_long(course):
 # What a job leaves
 
 
-def test_a_real_job_leaves_a_card_of_all_that_made_its_numbers(course, monkeypatch):
-    path, out = course
-    code = (
-        "from course_lib.runtime import note_use\n"
-        "note_use('data', 'phantom, T1', 'abc')\nnote_use('weights', 'w', 'def')\n"
-        "keep = bytearray(150_000_000)\nimport time\ntime.sleep(1.3)\n"
-        "threads = int(os.environ['OMP_NUM_THREADS'])\n"
-        "policy = os.environ['OMP_WAIT_POLICY']\n"
-        "display({MIME: {'threads': threads, 'policy': policy}}, raw=True)"
-    )
-    nbformat.write(lesson(REPORT, code), path)
-    monkeypatch.setattr(jobs, "cores", lambda: 2)
-    assert runner.run([], out=str(out), grid=["seed=3,4"], workers=2) == 0
-    card = card_of(out, "90_first-seed_3")
-    jsonschema.validate(card, run_cards.schema())
-    assert card["parameters"] == {
-        "budget": "smoke", "dataset": "phantom", "rate": 0.1, "seed": 3
-    }  # fmt: skip
-    assert card["numbers"] == {
-        "score": 3.0, "name": "x", "threads": 1, "policy": "PASSIVE"
-    }  # fmt: skip
-    assert (card["seed"], card["threads"], card["status"]) == (3, 1, "passed")
-    assert card["data"] == {"phantom, T1": "abc"} and card["weights"] == {"w": "def"}
-    assert card["data_hash"] == run_cards.digest(card["data"])
-    assert card["versions"] == run_cards.versions()
-    assert 150 < card["peak_memory_mb"] < 1500 and card["seconds"] > 0.5
-    report = json.loads((out / "report.json").read_text("utf-8"))
-    assert [row["seed"] for row in report["lessons"]] == [3, 4]
-    assert (out / "90_first-seed_4.html").exists()
-
-
-def test_a_card_that_does_not_fit_the_schema_is_not_written(course, quick, tmp_path):
-    _path, out = course
+def test_a_card_that_does_not_fit_the_schema_is_not_written(
+    one_lesson, quick, tmp_path
+):
+    _path, out = one_lesson
     runner.run([], out=str(out))
     good = card_of(out)
     for change in ({"status": "fine"}, {"seed": "0"}, {"extra": 1}):
@@ -233,8 +155,8 @@ def test_loading_data_and_weights_is_noted(tmp_path, monkeypatch):
 # Going on
 
 
-def test_a_finished_job_of_a_grid_is_not_run_again(course, quick):
-    path, out = course
+def test_a_finished_job_of_a_grid_is_not_run_again(one_lesson, quick):
+    path, out = one_lesson
     runner.run([], out=str(out), grid=["seed=0,1"])
     quick.clear()
     assert runner.run([], out=str(out), grid=["seed=0,1,2"]) == 0
@@ -253,9 +175,9 @@ def test_a_finished_job_of_a_grid_is_not_run_again(course, quick):
 
 @pytest.mark.parametrize("break_it", ["card", "notebook", "code"])
 def test_a_job_whose_card_or_notebook_is_broken_runs_again(
-    course, quick, break_it, monkeypatch
+    one_lesson, quick, break_it, monkeypatch
 ):
-    _path, out = course
+    _path, out = one_lesson
     runner.run([], out=str(out), grid=["seed=0,1"])
     if break_it == "card":
         (out / "cards" / "90_first-seed_1.json").write_text('{"status": "pa')
@@ -269,8 +191,8 @@ def test_a_job_whose_card_or_notebook_is_broken_runs_again(
     assert quick == [f"90_first-seed_{seed}" for seed in seeds]
 
 
-def test_an_old_card_does_not_vouch_for_half_a_notebook(course, quick, monkeypatch):
-    _path, out = course
+def test_an_old_card_does_not_vouch_for_half_a_notebook(one_lesson, quick, monkeypatch):
+    _path, out = one_lesson
     runner.run([], out=str(out), grid=["seed=0,1"])
 
     def cut_off(job, output, stop):
@@ -285,15 +207,15 @@ def test_an_old_card_does_not_vouch_for_half_a_notebook(course, quick, monkeypat
     assert len(quick) == 2
 
 
-def test_a_lesson_that_reports_a_list_gets_a_card_all_the_same(course):
-    _path, out = course
+def test_a_lesson_that_reports_a_list_gets_a_card_all_the_same(one_lesson):
+    _path, out = one_lesson
     (job,) = runner.plan([])
     card = jobs.card(job, jobs.Done("passed"), 1.0, {"sizes": [1, 2], "psnr": 20.5})
     run_cards.write(out, card)
     assert card_of(out)["numbers"] == {"sizes": "[1, 2]", "psnr": 20.5}
 
 
-def test_data_of_ones_own_that_changed_are_another_job(course, tmp_path):
+def test_data_of_ones_own_that_changed_are_another_job(one_lesson, tmp_path):
     file = tmp_path / "mine.npz"
     file.write_bytes(b"1")
     (before,) = runner.plan([], parameters=[f"dataset={file}"])
@@ -304,31 +226,6 @@ def test_data_of_ones_own_that_changed_are_another_job(course, tmp_path):
 
 
 # What goes wrong
-
-
-def test_a_dead_kernel_and_a_hanging_cell_are_named_and_the_others_go_on(
-    course, monkeypatch, capfd
-):
-    path, out = course
-    code = (
-        "import os, time\n"
-        "if seed == 0: os.kill(os.getpid(), 9)\n"
-        "if seed == 1: keep = bytearray(900_000_000); time.sleep(60)"
-    )
-    nbformat.write(lesson(REPORT, code), path)
-    hanging = lesson("import time; time.sleep(600)", minutes={"smoke": 0.01})
-    nbformat.write(hanging, path.with_name("91_hanging.ipynb"))
-    monkeypatch.setattr(jobs, "GRACE", 3.0)
-    options = {"grid": ["seed=0,1,2"], "workers": 2, "memory": 0.6}
-    assert runner.run(["90"], out=str(out), **options) == 1
-    assert runner.run(["91"], out=str(out)) == 1
-    names = [*(f"90_first-seed_{i}" for i in range(3)), "91_hanging"]
-    status = [card_of(out, name)["status"] for name in names]
-    assert status == ["kernel died", "out of memory", "passed", "time over"]
-    assert "allowed 0.6 GiB" in card_of(out, names[1])["problem"]
-    assert "time over: stopped after" in capfd.readouterr().err
-    assert "time over" in (out / "index.html").read_text("utf-8")
-    assert not psutil.Process().children()
 
 
 @pytest.mark.parametrize(
@@ -353,40 +250,6 @@ def test_a_dead_kernel_and_a_hanging_cell_are_named_and_the_others_go_on(
 )
 def test_want_of_memory_is_told_from_other_ends(answer, killed, status):
     assert jobs._verdict(answer, killed)[0] == status
-
-
-def test_a_job_that_ends_without_a_word_is_lost_and_named(course):
-    _path, out = course
-    (job,) = runner.plan([])
-    broken = replace(job, environment={"PYTHONHOME": str(out)})  # no Python there
-    card = jobs.execute(broken, out / "a.ipynb")
-    assert card["status"] == "kernel died" and "encodings" in card["problem"]
-
-
-@pytest.mark.skipif(os.name == "nt", reason="Ctrl-C of another process")
-def test_ctrl_c_ends_the_kernels_and_keeps_finished_jobs(course):
-    path, out = course
-    code = "import time\nif seed: time.sleep(600)"
-    nbformat.write(lesson(REPORT, code), path)
-    program = (
-        "import sys\nfrom pathlib import Path\nfrom course_lib import runner\n"
-        f"runner.ROOT = Path({str(out.parent)!r})\n"
-        f"sys.exit(runner.run([], out={str(out)!r}, grid=['seed=0,1,2'], workers=2))"
-    )
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen([sys.executable, "-c", program], env=environment)
-    card = out / "cards" / "90_first-seed_0.json"
-    until = time.monotonic() + 60
-    while not card.exists() and time.monotonic() < until:
-        time.sleep(0.1)
-    time.sleep(0.5)
-    below = psutil.Process(process.pid).children(recursive=True)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(30) == 130
-    assert below and not psutil.wait_procs(below, timeout=5)[1]
-    report = json.loads((out / "report.json").read_text("utf-8"))
-    assert not report["complete"] and card_of(out, "90_first-seed_0")
-    assert [row["name"] for row in report["lessons"]] == ["90_first-seed_0"]
 
 
 # The table
@@ -426,8 +289,8 @@ def test_seeds_are_repeats_and_what_failed_is_missing():
     assert (second["mean"], second["n"], second["missing"]) == (5.0, 1, 1)
 
 
-def test_the_table_is_written_drawn_and_shown(course, quick):
-    _path, out = course
+def test_the_table_is_written_drawn_and_shown(one_lesson, quick):
+    _path, out = one_lesson
     grid = ["seed=0,1,2", "rate=0.1,0.2"]
     assert runner.run([], out=str(out), grid=grid) == 0
     with open(out / "grid.csv", newline="") as file:
@@ -440,8 +303,8 @@ def test_the_table_is_written_drawn_and_shown(course, quick):
     assert "8.516 to 13.48" in index and (out / "grid.png").stat().st_size > 3000
 
 
-def test_a_grid_without_numbers_says_so(course, quick, monkeypatch):
-    _path, out = course
+def test_a_grid_without_numbers_says_so(one_lesson, quick, monkeypatch):
+    _path, out = one_lesson
     monkeypatch.setattr(
         jobs, "perform", lambda job, output, stop: jobs.Done("failed", "no")
     )

@@ -36,29 +36,6 @@ def built(course):
     return course
 
 
-def test_build_executes_with_budget_and_keeps_outputs_without_noise(course):
-    executed, student = notebooks.build([0], budget="smoke", root=course)
-    notebook = sources.read_notebook(executed)
-    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    texts = [x.text for cell in code for x in cell.outputs]
-    assert "budget: smoke\n" in texts and "mean is 2.5: True\n" in texts
-    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
-    assert "version" not in notebook.metadata.language_info
-    assert all(set(cell.metadata) <= {"tags"} for cell in notebook.cells)
-    assert lint(executed) == []
-    cells = sources.read_notebook(student).cells
-    assert not any(cell.get("outputs") or cell.get("execution_count") for cell in cells)
-
-
-def test_failing_cell_is_shown_and_overwrites_nothing(built, capsys):
-    edit(built, "pixels = [1, 2, 3, 4]", 'raise KeyError("slice 7")')
-    before = {path: path.read_bytes() for path in built.rglob("*.ipynb")}
-    with pytest.raises(LessonError, match=r"(?s)slice 7") as failure:
-        notebooks.build(root=built)
-    assert "\x1b" not in str(failure.value) and NAME in str(failure.value)
-    assert {path: path.read_bytes() for path in built.rglob("*.ipynb")} == before
-
-
 def test_two_builds_of_one_source_give_equal_bytes(built):
     files = sorted(built.rglob("*.ipynb"))
     first = [path.read_bytes() for path in files]

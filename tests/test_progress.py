@@ -82,7 +82,9 @@ def test_a_damaged_or_unwritable_file_does_not_break_a_check(lessons, monkeypatc
         assert check_two(lambda: 2)
 
 
-def test_two_lessons_at_once_lose_nothing(lessons):
+def test_two_lessons_at_once_lose_nothing(lessons, monkeypatch):
+    monkeypatch.setattr(progress, "WAIT_S", 600.0)
+
     def work(lesson):
         for place in range(1, 6):
             progress.keep(f"E{lesson:02}.{place}", True)

@@ -25,24 +25,11 @@ def lesson(*sources, minutes=None):
 
 
 @pytest.fixture
-def course(tmp_path, monkeypatch):
+def course(run_root):
     """A course folder with two small lessons; returns (folder, output folder)."""
-    (tmp_path / "notebooks").mkdir()
     for name in ("90_first", "91_second"):
-        path = tmp_path / "notebooks" / f"{name}.ipynb"
-        nbformat.write(lesson("1 + 1"), path)
-    monkeypatch.setattr(runner, "ROOT", tmp_path)
-    for name in (
-        "COURSE_DATA",
-        "COURSE_HEADLESS",
-        "COURSE_PAGES",
-        "JUPYTER_PREFER_ENV_PATH",
-        "IPYTHONDIR",
-    ):
-        monkeypatch.setenv(name, "")  # whatever `run` sets is put back afterwards
-    monkeypatch.delenv("COURSE_DATA")
-    monkeypatch.delenv("IPYTHONDIR")  # empty, it would be the folder of a kernel
-    return tmp_path, tmp_path / "build"
+        nbformat.write(lesson("1 + 1"), run_root / "notebooks" / f"{name}.ipynb")
+    return run_root, run_root / "build"
 
 
 @pytest.fixture
@@ -113,39 +100,6 @@ def test_a_dataset_may_be_a_file_in_the_data_folder(course, tmp_path, monkeypatc
     file.touch()
     assert runner.find_dataset("mine.npz", str(tmp_path)) == str(file.resolve())
     assert runner.find_dataset("pneumoniamnist", None) == "pneumoniamnist"
-
-
-def test_run_executes_a_lesson_and_reports_its_numbers(course, capfd):
-    root, out = course
-    code = (
-        "from course_lib.runtime import report\n"
-        "report(psnr=20.5, images=image_size)\nprint(budget, dataset)"
-    )
-    nbformat.write(lesson(code), root / "notebooks" / "90_first.ipynb")
-    assert runner.run(["90"], out=str(out), parameters=["image_size=28"]) == 0
-    row = report(out)["lessons"][0]
-    assert row["numbers"] == {"psnr": 20.5, "images": 28}
-    assert (row["status"], row["budget"], row["dataset"]) == (
-        "passed",
-        "smoke",
-        "phantom",
-    )
-    assert report(out)["complete"] and row["seconds"] > 0
-    executed = nbformat.read(out / "90_first.ipynb", 4)
-    assert "smoke phantom" in str(executed.cells[-1].outputs)
-    page = (out / "90_first.html").read_text("utf-8")
-    assert "A summary." in page
-    assert "90_first.html" in (out / "index.html").read_text("utf-8")
-    shown = capfd.readouterr().out
-    assert "psnr 20.5" in shown and (out / "index.html").as_uri() in shown
-
-
-def test_a_failing_cell_is_shown_and_the_others_go_on(course, capfd):
-    root, out = course
-    nbformat.write(lesson("1 / 0"), root / "notebooks" / "90_first.ipynb")
-    assert runner.run([], out=str(out)) == 1
-    assert "ZeroDivisionError" in capfd.readouterr().err
-    assert [row["status"] for row in report(out)["lessons"]] == ["failed", "passed"]
 
 
 def test_a_lesson_over_its_time_budget_fails(course, quick, capsys):
@@ -239,7 +193,9 @@ def test_the_browser_tests_run_once_and_last(course, monkeypatch):
     monkeypatch.setattr(subprocess, "run", note)
     assert runner.test(None, []) == 0
     assert ran[-1].endswith("tests/browser") and " -n " not in ran[-1]
-    assert [x for x in ran[:-1] if x.endswith("tests --ignore=tests/browser")]
+    unit = "tests --ignore=tests/integration --ignore=tests/browser"
+    assert [x for x in ran[:-1] if x.endswith(unit)]
+    assert [x for x in ran[:-1] if x.endswith("tests/integration")]
     ran.clear()
     assert runner.test("browser", ["-x"]) == 0
     assert [x.endswith("tests/browser -x") for x in ran] == [True]

@@ -5,7 +5,7 @@ import os
 
 import nbformat
 import pytest
-from test_jobs import REPORT, card_of, course, lesson  # noqa: F401 - fixture
+from small_lessons import REPORT, card_of, lesson
 
 from course_lib import cluster, run_cards, runner
 from course_lib.bootstrap import ROOT
@@ -14,8 +14,8 @@ distributed = pytest.importorskip("distributed")
 
 
 @pytest.fixture(scope="module")
-def address():
-    """The address of a scheduler with two workers of one thread, each a process."""
+def local():
+    """A scheduler with two workers of one thread, each a process."""
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = str(ROOT)  # for the workers
     try:
@@ -25,16 +25,24 @@ def address():
             processes=True,
             host="127.0.0.1",
             dashboard_address=":0",
-        ) as local:
-            yield local.scheduler_address
+        ) as started:
+            yield started
     finally:
         del os.environ["PYTHONPATH"]
         if before is not None:
             os.environ["PYTHONPATH"] = before
 
 
-def test_a_killed_worker_and_a_dead_kernel_lose_nothing(course, address):  # noqa: F811
-    path, out = course
+@pytest.fixture
+def address(local, monkeypatch):
+    """The scheduler's address, when both workers are there (one may just be new)."""
+    monkeypatch.setattr(cluster, "FIND_S", 600)
+    local.wait_for_workers(2, timeout=600)
+    return local.scheduler_address
+
+
+def test_a_killed_worker_and_a_dead_kernel_lose_nothing(one_lesson, address):
+    path, out = one_lesson
     flag = path.with_name("killed")
     code = (
         "import os, pathlib, psutil\n"
@@ -44,7 +52,7 @@ def test_a_killed_worker_and_a_dead_kernel_lose_nothing(course, address):  # noq
         "    worker = psutil.Process().parent().parent()\n"
         "    assert 'spawn_main' in ' '.join(worker.cmdline()), worker\n"
         "    worker.kill()\n"
-        "    import time; time.sleep(600)\n"
+        "    import time; time.sleep(3600)\n"
         "if seed == 3: os.kill(os.getpid(), 9)"
     )
     nbformat.write(lesson(REPORT, code), path)
@@ -61,12 +69,12 @@ def test_a_killed_worker_and_a_dead_kernel_lose_nothing(course, address):  # noq
 
 
 def test_a_worker_with_another_library_is_refused(
-    course,  # noqa: F811
+    one_lesson,
     address,
     monkeypatch,
     capsys,
 ):
-    _path, out = course
+    _path, out = one_lesson
     monkeypatch.setattr(run_cards, "code_hash", lambda: "mine")
     assert runner.run([], out=str(out), dask=address) == 2
     error = capsys.readouterr().err
@@ -74,12 +82,12 @@ def test_a_worker_with_another_library_is_refused(
 
 
 def test_an_address_that_does_not_answer_is_an_error_with_the_fix(
-    course,  # noqa: F811
+    one_lesson,
     capsys,
     monkeypatch,
 ):
-    _path, out = course
-    monkeypatch.setattr(cluster, "SECONDS", 1)
+    _path, out = one_lesson
+    monkeypatch.setattr(cluster, "FIND_S", 1)
     for wrong in ("tcp://127.0.0.1:9", "nonsense://x"):
         assert runner.run([], out=str(out), dask=wrong) == 2
         error = capsys.readouterr().err
@@ -87,20 +95,21 @@ def test_an_address_that_does_not_answer_is_an_error_with_the_fix(
     assert not out.exists()
 
 
-def test_a_missing_package_is_an_error_with_the_fix(course, capsys, monkeypatch):  # noqa: F811
-    _path, out = course
+def test_a_missing_package_is_an_error_with_the_fix(one_lesson, capsys, monkeypatch):
+    _path, out = one_lesson
     monkeypatch.setitem(__import__("sys").modules, "distributed", None)
     assert runner.run([], out=str(out), dask="tcp://127.0.0.1:9") == 2
     assert 'pip install "distributed>=' in capsys.readouterr().err
 
 
 def test_a_cluster_without_workers_is_an_error_with_the_fix(
-    course,  # noqa: F811
+    one_lesson,
     capsys,
     monkeypatch,
 ):
-    _path, out = course
-    monkeypatch.setattr(cluster, "SECONDS", 1)
+    _path, out = one_lesson
+    monkeypatch.setattr(cluster, "FIND_S", 600)
+    monkeypatch.setattr(cluster, "WORKERS_S", 1)
     options = {"host": "127.0.0.1", "dashboard_address": ":0"}
     with distributed.LocalCluster(n_workers=0, **options) as empty:
         assert runner.run([], out=str(out), dask=empty.scheduler_address) == 2
