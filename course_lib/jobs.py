@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 from course_lib import bootstrap, run_cards
 from course_lib.bootstrap import ROOT
 
+KERNEL = 300  # seconds for a kernel to answer: a busy machine may take a minute
 GRACE = 30.0  # seconds to start a kernel, on top of what a lesson may take
 LATE = 2.0  # times its budget: then a lesson is stopped
 MEASURED_ON = 2  # cores that the minutes in a lesson's header are for
@@ -405,6 +406,7 @@ def main(folder: Path) -> None:
             request["output"],
             parameters=request["parameters"],
             kernel_name="python3",
+            start_timeout=KERNEL,
             cwd=str(ROOT / "notebooks"),
             progress_bar=request["bar"],
             store_widget_state=False,

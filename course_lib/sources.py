@@ -12,9 +12,11 @@ to them:
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -125,12 +127,17 @@ def read_notebook(path: Path) -> NotebookNode:
 
 def parse(text: str, path: Path) -> NotebookNode:
     """py:percent text to a notebook as jupytext reads it. Raises LessonError."""
-    import jupytext
-
     try:
-        return jupytext.reads(text.replace("\r\n", "\n"), fmt="py:percent")
+        return copy.deepcopy(_parsed(text.replace("\r\n", "\n")))
     except Exception as error:
         raise LessonError(f"{path} is not py:percent: {error}") from error
+
+
+@lru_cache(64)  # a copy costs a fortieth of reading it again
+def _parsed(text: str) -> NotebookNode:
+    import jupytext
+
+    return jupytext.reads(text, fmt="py:percent")
 
 
 def bare(cell: NotebookNode) -> tuple[str, str, tuple[str, ...]]:

@@ -5,7 +5,6 @@ import json
 import subprocess
 import sys
 import threading
-import time
 from datetime import date
 from pathlib import Path
 
@@ -124,10 +123,17 @@ def test_two_set_ups_at_once_install_once(venv, monkeypatch):
     _folder, done = venv
     quick = bootstrap._pip
 
+    waits = threading.Event()
+
+    def say(text):
+        if "waiting" in text:
+            waits.set()
+
     def slow(*arguments):
-        time.sleep(0.8)
+        waits.wait()  # until the other one stands at the lock
         return quick(*arguments)
 
+    monkeypatch.setattr(bootstrap, "say", say)
     monkeypatch.setattr(bootstrap, "_pip", slow)
     answers = []
     threads = [
