@@ -104,13 +104,15 @@ def test_a_missing_package_is_an_error_with_the_fix(one_lesson, capsys, monkeypa
 
 def test_a_cluster_without_workers_is_an_error_with_the_fix(
     one_lesson,
+    local,
     capsys,
     monkeypatch,
 ):
     _path, out = one_lesson
     monkeypatch.setattr(cluster, "FIND_S", 600)
     monkeypatch.setattr(cluster, "WORKERS_S", 1)
-    options = {"host": "127.0.0.1", "dashboard_address": ":0"}
+    # its own loop would have to start within ten seconds
+    options = {"host": "127.0.0.1", "dashboard_address": ":0", "loop": local.loop}
     with distributed.LocalCluster(n_workers=0, **options) as empty:
         assert runner.run([], out=str(out), dask=empty.scheduler_address) == 2
     error = capsys.readouterr().err
