@@ -68,6 +68,8 @@ def read(path: Path | str, lessons: Iterable[Lesson]) -> dict[str, Dates]:
         if dates.due and dates.due < dates.release:
             raise LessonError(f"{where}: due before it is released")
         found[number] = dates
+    if not found:
+        raise LessonError(f"{path}: no lesson is named in it")
     return found
 
 

@@ -7,7 +7,6 @@ that, and could not fetch data.
 
 from __future__ import annotations
 
-import copy
 import datetime
 import html
 import json
@@ -74,7 +73,7 @@ def build_site(
 
     `address` is OWNER/NAME on GitHub: with it the pages link to Colab and Binder.
     `dates` (`schedule.read`) leaves out other lessons, what is not released `today`,
-    and answers that are due. Raises LessonError where a lesson has not been executed.
+    and answers until they are due. Raises LessonError where a lesson was not executed.
     """
     everything, today = lessons(root), today or datetime.date.today()
     chosen = [x for x in everything if dates is None or x.number in dates]
@@ -97,7 +96,7 @@ def build_site(
         if lesson not in shown:
             rows.append(_row(lesson, f"from {schedule.spoken(when.release)}"))
             continue
-        place = links.index((f"{lesson.name}.html", lesson.title))
+        place = shown.index(lesson)
         notebook = _for_readers(read_notebook(lesson.notebook))
         if when and not when.answered(today):
             notebook = _without_answers(notebook)
@@ -149,12 +148,12 @@ def _for_readers(notebook: NotebookNode) -> NotebookNode:
 
 def _without_answers(notebook: NotebookNode) -> NotebookNode:
     """The executed lesson with the student's stubs, proven to show no answer."""
-    tasks, result = dict(exercises(notebook)), copy.deepcopy(notebook)
+    tasks = dict(exercises(notebook))
     for i, task in tasks.items():
-        result.cells[i].source = task.stub
-    for finding in leaks(tasks.values(), result):
+        notebook.cells[i].source = task.stub
+    for finding in leaks(tasks.values(), notebook):
         raise LessonError(f"{notebook.metadata.course.source}: {finding}")
-    return result
+    return notebook
 
 
 def _badges(lesson: Lesson, note: str, address: str | None) -> str:

@@ -31,6 +31,7 @@ def test_days_are_read_with_commas_semicolons_and_short_numbers(tmp_path):
     "text, problem",
     [
         ("", "the first line must be lesson,release,due"),
+        ("lesson,release,due\n\n", "no lesson is named"),
         ("lesson,due\n", "the first line must be lesson,release,due"),
         (
             "lesson,release,due\n01,5.10.2026,",
