@@ -18,7 +18,8 @@ from course_lib import jobs, run_cards
 from course_lib.jobs import Job, RunError
 from course_lib.sources import write_text
 
-SECONDS = 10  # to find the scheduler and its workers
+TO_ANSWER = 30  # seconds that a busy scheduler may take
+FOR_WORKERS = 30  # seconds until the first worker must be there
 LOST = 3  # workers that may die under a job before it is given up
 
 
@@ -34,7 +35,7 @@ class Cluster:
                 '"distributed>=2024.8"'
             ) from error
         try:
-            self.client = Client(address, timeout=SECONDS, set_as_default=False)
+            self.client = Client(address, timeout=TO_ANSWER, set_as_default=False)
         except (OSError, ValueError) as error:
             raise RunError(
                 f"no Dask scheduler answers at {address} ({type(error).__name__}); "
@@ -50,7 +51,7 @@ class Cluster:
     def _look(self, address: str) -> None:
         """Find the workers; each must have this library."""
         try:
-            self.client.wait_for_workers(1, timeout=SECONDS)
+            self.client.wait_for_workers(1, timeout=FOR_WORKERS)
         except TimeoutError as error:
             raise RunError(
                 f"the scheduler at {address} has no workers; start `dask worker "

@@ -79,7 +79,7 @@ def test_an_address_that_does_not_answer_is_an_error_with_the_fix(
     monkeypatch,
 ):
     _path, out = course
-    monkeypatch.setattr(cluster, "SECONDS", 1)
+    monkeypatch.setattr(cluster, "TO_ANSWER", 1)
     for wrong in ("tcp://127.0.0.1:9", "nonsense://x"):
         assert runner.run([], out=str(out), dask=wrong) == 2
         error = capsys.readouterr().err
@@ -100,7 +100,7 @@ def test_a_cluster_without_workers_is_an_error_with_the_fix(
     monkeypatch,
 ):
     _path, out = course
-    monkeypatch.setattr(cluster, "SECONDS", 1)
+    monkeypatch.setattr(cluster, "FOR_WORKERS", 1)
     options = {"host": "127.0.0.1", "dashboard_address": ":0"}
     with distributed.LocalCluster(n_workers=0, **options) as empty:
         assert runner.run([], out=str(out), dask=empty.scheduler_address) == 2

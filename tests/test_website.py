@@ -287,16 +287,25 @@ def browser():
     if CHROMIUM is None:
         pytest.skip("needs Chromium")
     with sync_api.sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        opened = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=FLAGS, timeout=300_000
+        )
         yield opened
         opened.close()
+
+
+def context_of(browser, **options):
+    """A context without network, and with patience on a busy machine."""
+    context = browser.new_context(offline=True, **options)
+    context.set_default_timeout(300_000)
+    return context
 
 
 @pytest.mark.parametrize("width", [390, 1024, 1920])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_pages_fit_every_screen_without_errors(site, browser, width, scheme):
     size = {"width": width, "height": 900}
-    context = browser.new_context(viewport=size, color_scheme=scheme, offline=True)
+    context = context_of(browser, viewport=size, color_scheme=scheme)
     page, wrong = context.new_page(), []
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.on("requestfailed", lambda request: wrong.append(request.url))
@@ -316,7 +325,7 @@ def test_pages_fit_every_screen_without_errors(site, browser, width, scheme):
 
 
 def test_search_finds_and_leads_to_the_section_by_keyboard(site, browser):
-    context = browser.new_context(offline=True)
+    context = context_of(browser)
     page = context.new_page()
     page.goto((site / "index.html").as_uri())
     page.keyboard.press("/")
@@ -340,7 +349,7 @@ def test_search_finds_and_leads_to_the_section_by_keyboard(site, browser):
 
 
 def test_print_is_dark_on_white_and_without_the_bar(site, browser):
-    context = browser.new_context(color_scheme="dark", offline=True)
+    context = context_of(browser, color_scheme="dark")
     page = context.new_page()
     page.goto((site / "01_autoencoder.html").as_uri())
     page.emulate_media(media="print")
