@@ -380,7 +380,7 @@ def _hook() -> Callable[[str, tuple[Any, ...]], None]:
 
 def barriers() -> dict[str, bool]:
     """{barrier: whether the system itself holds it}; the audit hook is left aside."""
-    outcome = run(_attempts, Limits(processor=5, clock=10), guard=False)
+    outcome = run(_attempts, Limits(processor=5, clock=120), guard=False)
     held = outcome.value or {}
     return {name: held.get(name, False) for name in _TRIES}
 
