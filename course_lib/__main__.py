@@ -171,6 +171,12 @@ def parser() -> argparse.ArgumentParser:
         help="the course on GitHub, for the site's links to Colab and Binder",
     )
     build.add_argument(
+        "--schedule",
+        metavar="FILE",
+        help="a CSV file lesson,release,due: the site leaves out what is not released, "
+        "and answers until they are due",
+    )
+    build.add_argument(
         "--nbgrader",
         metavar="DIR",
         help="write nbgrader's source/ folder into DIR instead, with solutions",
@@ -192,6 +198,10 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: list[str]) -> int:
     """Run one command and return its exit code."""
     options = parser().parse_args(arguments)
+    if options.command == "build" and not options.site:
+        for name in ("out", "repository", "schedule"):
+            if getattr(options, name):
+                parser().error(f"--{name} is of the site: build --site --{name} ...")
     if options.command == "doctor":
         return doctor.main(options.data)
     extras: tuple[str, ...] = ("test",) if options.command == "test" else ()
@@ -229,7 +239,7 @@ def main(arguments: list[str]) -> int:
     if options.command == "build" and options.site:
         from course_lib import website
 
-        return website.command(options.out, options.repository)
+        return website.command(options.out, options.repository, options.schedule)
     if options.command == "grade":
         from course_lib import grading
 

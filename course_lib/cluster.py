@@ -18,8 +18,8 @@ from course_lib import jobs, run_cards
 from course_lib.jobs import Job, RunError
 from course_lib.sources import write_text
 
-FIND_S = 10.0  # for the scheduler to answer
-WORKERS_S = 10.0  # and then for its first worker
+FIND_S = 30.0  # for the scheduler to answer
+WORKERS_S = 30.0  # and then for its first worker
 LOST = 3  # workers that may die under a job before it is given up
 
 

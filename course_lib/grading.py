@@ -45,7 +45,8 @@ class Submission:
 def find(folder: Path, lessons: Sequence[Lesson]) -> list[Submission]:
     """The notebooks in `folder`: `alice.ipynb`, or `alice/03_dcgan.ipynb`.
 
-    A link is not followed: it may lead to another's work. Raises LessonError.
+    A student's folder may hold one a lesson, as nbgrader's `submitted/` does. A link is
+    not followed: it may lead to another's work. Raises LessonError.
     """
     if not folder.is_dir():
         raise LessonError(f"{folder} is no folder; give the folder of the notebooks")
@@ -54,7 +55,7 @@ def find(folder: Path, lessons: Sequence[Lesson]) -> list[Submission]:
         if path.name.startswith("."):
             continue
         if path.is_dir() and not path.is_symlink():
-            inside = sorted(path.glob("*.ipynb")) or [path]  # an empty folder is told
+            inside = sorted(_notebooks(path)) or [path]  # an empty folder is told
             found += [Submission(path.name, x, _lesson_in(x, lessons)) for x in inside]
         elif path.suffix == ".ipynb":
             lesson = _lesson_in(path, lessons)
@@ -68,6 +69,16 @@ def find(folder: Path, lessons: Sequence[Lesson]) -> list[Submission]:
             "alice/03_dcgan.ipynb"
         )
     return found
+
+
+def _notebooks(folder: Path) -> list[Path]:
+    """The notebooks in a student's folder and in the folders there."""
+    folders = [
+        x
+        for x in folder.iterdir()
+        if x.is_dir() and not x.is_symlink() and not x.name.startswith(".")
+    ]
+    return [x for place in (folder, *folders) for x in place.glob("*.ipynb")]
 
 
 def _lesson_in(path: Path, lessons: Sequence[Lesson]) -> str | None:

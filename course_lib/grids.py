@@ -109,7 +109,9 @@ def gather(cards: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                 | {"values": numbers, "missing": len(members) - len(numbers)}
                 | interval(numbers)
             )
-    return rows
+    # What is compared stands together: the combinations of one number.
+    order = list(dict.fromkeys((row["lesson"], row["metric"]) for row in rows))
+    return sorted(rows, key=lambda row: order.index((row["lesson"], row["metric"])))
 
 
 def interval(values: Sequence[float]) -> dict[str, float | int | None]:
@@ -160,6 +162,7 @@ def _html(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
     body = []
     for row in rows:
         spread = "" if row["low"] is None else f"{row['low']:.4g} to {row['high']:.4g}"
+        spread = "the same for each seed" if row["sd"] == 0 else spread
         seeds = str(row["n"])
         if row["missing"]:
             seeds += f" ({row['missing']} missing)"
@@ -204,6 +207,7 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> str:
         axis.spines[["top", "right"]].set_visible(False)
     for axis in axes[len(shown) :]:
         axis.set_axis_off()
+    figure.supylabel(", ".join(rows[0]["group"]), fontsize=10)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=110)
     first = "; ".join(

@@ -387,7 +387,8 @@ def run_here(
 
 def _follow_parent() -> None:
     """End this process when nobody waits for its answer: a worker was killed."""
-    sys.stdin.buffer.read()
+    while os.read(0, 2**16):  # not sys.stdin, whose lock must be free at the end
+        pass
     os._exit(1)  # the kernel ends itself when its parent is gone
 
 

@@ -6,8 +6,11 @@ kernel or a network is replaced by its static form.
 
 from __future__ import annotations
 
+import base64
 import html
+import math
 import re
+import struct
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -24,6 +27,7 @@ COURSE = "Generative models for medical images"
 STYLE = Path(__file__).with_name("pages.css")
 PICTURES = ("image/png", "image/jpeg", "image/svg+xml", "image/gif")
 LIVE_MIME = "application/vnd.course.live+html"  # as in runtime, which imports torch
+CARD = 4 / 3  # width to height of a card's picture in pages.css
 SKIP = '<a class="skip" href="#text">Skip to the text</a>\n'
 PLOTLY = "application/vnd.plotly.v1+json"
 CODE_OR_MATH = re.compile(
@@ -195,7 +199,8 @@ def cell_html(cell: NotebookNode) -> str:
     results = "".join(output_html(output) for output in cell.outputs)
     if results:
         parts.append(f'<div class="out">{results}</div>')
-    kind = "cell exercise" if task else "cell"
+    stub = cell.get("id", "").startswith("exercise-")
+    kind = "cell exercise" if task or stub else "cell"
     if "injected-parameters" in cell.metadata.get("tags", []):
         parts.insert(0, '<p class="label">Parameters of this run</p>')
     return f'<div class="{kind}">{"".join(parts)}</div>'
@@ -334,12 +339,27 @@ def write_site(
 
 
 def thumbnail(notebook: NotebookNode) -> dict[str, str]:
-    """The first picture in a notebook's outputs, as `thumbnail` and `alt` of a row."""
-    for cell in notebook.cells:
-        for output in cell.get("outputs", []):
-            if found := picture(output):
-                return {"thumbnail": found[0], "alt": found[1]}
-    return {}
+    """The picture nearest to the shape of a card, as `thumbnail` and `alt` of a row."""
+    found = [
+        found
+        for cell in notebook.cells
+        for output in cell.get("outputs", [])
+        if (found := picture(output))
+    ]
+    if not found:
+        return {}
+    address, alt = min(found, key=lambda x: _away_from_card(x[0]))
+    return {"thumbnail": address, "alt": alt}
+
+
+def _away_from_card(address: str) -> float:
+    """How far the sides of a PNG are from 4:3; infinite for what is no PNG."""
+    content = address.partition("base64,")[2][:32]
+    head = base64.b64decode(content + "=" * (-len(content) % 4))
+    if not head.startswith(b"\x89PNG\r\n") or len(head) < 24:
+        return math.inf
+    width, height = struct.unpack(">II", head[16:24])
+    return abs(math.log(width / height / CARD)) if width and height else math.inf
 
 
 def _card(row: Mapping[str, Any]) -> str:

@@ -112,7 +112,7 @@ def run(
 
 
 def _too_long(limits: Limits) -> str:
-    return f"it ran for more than {limits.processor} s, an endless loop?"
+    return f"it ran for more than {limits.processor} s: perhaps an endless loop"
 
 
 def _collect(pipe: int, limits: Limits) -> tuple[bytes, str | None]:

@@ -19,7 +19,9 @@ from course_lib.sources import ROOT, Lesson, read_source, select, write_text
 if TYPE_CHECKING:
     from nbformat import NotebookNode
 
-_QUESTION = re.compile(r"(?:(?<=[.!?] )|(?<=[.!?]\*\* )|^)[^.!?|]{12,}\?")
+# A sentence ends before a capital, a quotation, a formula or code; `1.5 mm` goes on.
+_END = re.compile(r"(?<=[.!?])([\"*)]*)\s+(?=[A-Z\"*$`(])")
+SHORT = 60  # letters; a shorter question needs the sentence before it
 
 
 def notes(lesson: Lesson, root: Path = ROOT) -> str:
@@ -28,7 +30,7 @@ def notes(lesson: Lesson, root: Path = ROOT) -> str:
     tasks = exercises(notebook)
     hints = hints_of(root / "course_lib" / "checks" / f"lesson_{lesson.number}.py")
     parts = [f"# Teaching {lesson.title}", lesson.summary]
-    parts += ["## Minutes", _minutes(lesson, root)]
+    parts += ["## Minutes", _minutes(lesson, notebook, root)]
     if found := questions(notebook, [task for _, task in tasks]):
         parts += ["## Questions to ask", "\n".join(f"- {x}" for x in found)]
     if told := _instructor_cells(notebook):
@@ -42,9 +44,11 @@ def notes(lesson: Lesson, root: Path = ROOT) -> str:
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
-def _minutes(lesson: Lesson, root: Path) -> str:
-    """What each budget may take (`run` enforces it), and what the last run took."""
-    lines = [f"- {name}: at most {most:g}" for name, most in lesson.minutes.items()]
+def _minutes(lesson: Lesson, notebook: NotebookNode, root: Path) -> str:
+    """What a class needs, each budget may take (`run` enforces it), a run has taken."""
+    needs = re.search(r"^You need [^#]+?(?=\n\n|\Z)", notebook.cells[0].source, re.M)
+    lines = [f"- in class: {' '.join(needs[0].split())}"] if needs else []
+    lines += [f"- {name}: at most {most:g}" for name, most in lesson.minutes.items()]
     try:
         report = json.loads((root / "build" / "report.json").read_text("utf-8"))
         lines += [
@@ -58,21 +62,39 @@ def _minutes(lesson: Lesson, root: Path) -> str:
 
 
 def questions(notebook: NotebookNode, tasks: Iterable[Exercise]) -> list[str]:
-    """The questions that a lesson's text asks before its exercises, in order."""
-    numbers = [task.id for task in tasks]
-    found = []
+    """The questions that a lesson's text asks before its exercises, in order.
+
+    Each with the section that asks it; a short one with the sentence before it.
+    """
+    numbers, section = [task.id for task in tasks], ""
+    found: dict[str, str] = {}  # question -> how it is told
     for cell in notebook.cells:
         if cell.cell_type != "markdown":
             continue
-        if any(number in cell.source for number in numbers) or "## References" in (
-            cell.source
-        ):
+        source = re.sub(r"^(#+ .*)$", r"\n\1\n", cell.source, flags=re.MULTILINE)
+        for block in re.split(r"\n\s*\n|\n(?=\s*- )", source):
+            text = " ".join(block.split())
+            if text.startswith("#"):
+                section = text.lstrip("# ") if text.startswith("## ") else section
+            if text.startswith(("#", "|")) or section == "References":
+                continue
+            if any(number in cell.source for number in numbers):
+                continue
+            for question, told in _asked(text.removeprefix("- ")):
+                place = f"**{section}** " if section else ""
+                found.setdefault(question, place + told)
+    return list(found.values())
+
+
+def _asked(text: str) -> list[tuple[str, str]]:
+    """(question, the same with what it needs to be understood) of a paragraph."""
+    sentences, found = _END.sub(r"\1\n", text).split("\n"), []
+    for before, sentence in zip(["", *sentences], sentences, strict=False):
+        if not re.search(r"[^?]{11}\?[\"*)]*$", sentence):
             continue
-        source = re.sub(r"^(#+ .*)$", r"\1\n", cell.source, flags=re.MULTILINE)
-        for block in re.split(r"\n\s*\n|\n(?=\s*[-#])", source):
-            text = " ".join(block.split()).lstrip("#- ")
-            found += [match.strip("* ") for match in _QUESTION.findall(text)]
-    return list(dict.fromkeys(found))
+        lonely = len(sentence) < SHORT and before and "?" not in before
+        found.append((sentence, f"{before} {sentence}" if lonely else sentence))
+    return found
 
 
 def _instructor_cells(notebook: NotebookNode) -> list[str]:

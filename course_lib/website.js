@@ -31,7 +31,9 @@ function excerpt(text, query) {
   const hits = words.map((word) => plain.indexOf(word)).filter((at) => at >= 0);
   const from = hits.length ? Math.max(0, Math.min(...hits) - 50) : 0;
   const start = from && text.indexOf(" ", from) + 1;
-  const part = text.slice(start, start + 170), folded = plain.slice(start, start + 170);
+  const whole = text.length <= start + 170 ? text.length : text.lastIndexOf(" ", start + 170);
+  const stop = whole > start ? whole : start + 170;  // between two words
+  const part = text.slice(start, stop), folded = plain.slice(start, stop);
   const line = document.createElement("span");
   line.append(start ? "… " : "");
   for (let at = 0; at < part.length;) {
@@ -43,7 +45,7 @@ function excerpt(text, query) {
     line.append(part.slice(at, next[0]), mark);
     at = next[0] + next[1];
   }
-  line.append(start + 170 < text.length ? " …" : "");
+  line.append(stop < text.length ? " …" : "");
   return line;
 }
 

@@ -7,6 +7,7 @@ that, and could not fetch data.
 
 from __future__ import annotations
 
+import datetime
 import html
 import json
 import os
@@ -14,12 +15,14 @@ import re
 import shutil
 import sys
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from course_lib import pages
-from course_lib.exercises import LessonError
+from course_lib import pages, schedule
+from course_lib.exercises import LessonError, exercises, leaks
 from course_lib.pages import Frame
+from course_lib.schedule import Dates
 from course_lib.sources import ROOT, Lesson, lessons, read_notebook, write, write_text
 
 if TYPE_CHECKING:
@@ -58,25 +61,47 @@ def repository(wanted: str | None = None, root: Path = ROOT) -> str | None:
     return match[1]
 
 
-def build_site(out: Path, *, root: Path = ROOT, address: str | None = None) -> Path:
+def build_site(
+    out: Path,
+    *,
+    root: Path = ROOT,
+    address: str | None = None,
+    dates: Mapping[str, Dates] | None = None,
+    today: datetime.date | None = None,
+) -> Path:
     """Write the site into `out`; returns its index page.
 
     `address` is OWNER/NAME on GitHub: with it the pages link to Colab and Binder.
-    Raises LessonError where a lesson has not been executed.
+    `dates` (`schedule.read`) leaves out other lessons, what is not released `today`,
+    and answers until they are due. Raises LessonError where a lesson was not executed.
     """
-    chosen = lessons(root)
-    for lesson in chosen:
+    everything, today = lessons(root), today or datetime.date.today()
+    chosen = [x for x in everything if dates is None or x.number in dates]
+    shown = [x for x in chosen if dates is None or dates[x.number].released(today)]
+    for lesson in shown:
         if not (lesson.notebook.is_file() and lesson.student.is_file()):
             raise LessonError(f"{lesson.name} has no notebook; build {lesson.number}")
     if not chosen:
         raise LessonError("there are no lessons; nothing to make a site of")
     out.mkdir(parents=True, exist_ok=True)
-    links = [(f"{lesson.name}.html", lesson.title) for lesson in chosen]
+    for lesson in everything:  # an earlier site may have shown more
+        if lesson not in shown:
+            (out / f"{lesson.name}.html").unlink(missing_ok=True)
+            (out / "notebooks" / lesson.student.name).unlink(missing_ok=True)
+    links = [(f"{lesson.name}.html", lesson.title) for lesson in shown]
     rows, sections = [], []
     end = '<script src="search.js"></script>'
-    for place, lesson in enumerate(chosen):
-        notebook = read_notebook(lesson.notebook)
-        row = _row(lesson) | pages.thumbnail(notebook)
+    for lesson in chosen:
+        when = dates[lesson.number] if dates is not None else None
+        if lesson not in shown:
+            rows.append(_row(lesson, f"from {schedule.spoken(when.release)}"))
+            continue
+        place = shown.index(lesson)
+        notebook = _for_readers(read_notebook(lesson.notebook))
+        if when and not when.answered(today):
+            notebook = _without_answers(notebook)
+        row = _row(lesson, _note(lesson, when)) | pages.thumbnail(notebook)
+        row["page"] = f"{lesson.name}.html"
         rows.append(row)
         pages.write_page(
             notebook,
@@ -95,16 +120,40 @@ def build_site(out: Path, *, root: Path = ROOT, address: str | None = None) -> P
     return out / "index.html"
 
 
-def _row(lesson: Lesson) -> dict[str, Any]:
-    minutes = lesson.minutes.get("lab")
-    note = f"runs in at most {minutes:g} min on two cores" if minutes else ""
+def _row(lesson: Lesson, note: str) -> dict[str, Any]:
     return {
         "lesson": lesson.name,
         "title": lesson.title,
         "summary": lesson.summary,
-        "page": f"{lesson.name}.html",
         "note": note,
     }
+
+
+def _note(lesson: Lesson, when: Dates | None) -> str:
+    minutes = lesson.minutes.get("lab")
+    note = f"runs in at most {minutes:g} min on two cores" if minutes else ""
+    due = f"hand in by {schedule.spoken(when.due)}" if when and when.due else ""
+    return " · ".join(filter(None, (note, due)))
+
+
+def _for_readers(notebook: NotebookNode) -> NotebookNode:
+    """The lesson without what is for the instructor alone."""
+    notebook.cells = [
+        cell
+        for cell in notebook.cells
+        if "instructor" not in cell.metadata.get("tags", [])
+    ]
+    return notebook
+
+
+def _without_answers(notebook: NotebookNode) -> NotebookNode:
+    """The executed lesson with the student's stubs, proven to show no answer."""
+    tasks = dict(exercises(notebook))
+    for i, task in tasks.items():
+        notebook.cells[i].source = task.stub
+    for finding in leaks(tasks.values(), notebook):
+        raise LessonError(f"{notebook.metadata.course.source}: {finding}")
+    return notebook
 
 
 def _badges(lesson: Lesson, note: str, address: str | None) -> str:
@@ -175,8 +224,13 @@ def _sections(notebook: NotebookNode, page: str, title: str) -> list[list[str]]:
 
 
 def _words(page: str) -> str:
-    """The text of HTML, without its formulas."""
-    page = re.sub(r"<math.*?</math>", " ", page, flags=re.DOTALL)
+    """The text of HTML; of formulas, those that are a few letters."""
+
+    def letters(formula: re.Match[str]) -> str:
+        text = re.sub(r"<[^>]+>|\s", "", formula[0])
+        return text if len(html.unescape(text)) <= 12 else "\N{HORIZONTAL ELLIPSIS}"
+
+    page = re.sub(r"<math.*?</math>", letters, page, flags=re.DOTALL)
     text = " ".join(html.unescape(re.sub(r"<[^>]+>", " ", page)).split())
     return re.sub(r" ([.,;:!?)])", r"\1", text)
 
@@ -197,23 +251,26 @@ def _welcome(root: Path, out: Path) -> tuple[str, str]:
         lead += f'<img class="hero" src="{name}" alt="{alt}">'
     start = (
         '<section class="start"><h2>Start</h2>\n<pre tabindex="0"><code>'
-        "python3 -m course_lib lab   # your own copies of the lessons, in JupyterLab\n"
-        "python3 -m course_lib run   # all lessons in minutes, from shipped weights"
+        "# your own copies, in JupyterLab\npython3 -m course_lib lab\n\n"
+        "# all in minutes, from shipped weights\npython3 -m course_lib run"
         "</code></pre></section>"
     )
     return lead, start
 
 
-def command(out: str | None, wanted: str | None) -> int:
+def command(out: str | None, wanted: str | None, timetable: str | None = None) -> int:
     """`build --site` for the command line. Exit code."""
     folder = Path(out or ROOT / "build" / "site").expanduser().resolve()
     try:
         address = repository(wanted)
-        index = build_site(folder, address=address)
+        dates = schedule.read(timetable, lessons()) if timetable else None
+        index = build_site(folder, address=address, dates=dates)
     except (LessonError, OSError) as problem:
         print(f"course_lib: {problem}", file=sys.stderr)
         return 1
     if address is None:
         print("no links to Colab and Binder: say --repository OWNER/NAME for them")
+    if dates is None:
+        print("answers are folded into the pages: --schedule FILE leaves them out")
     print(f"read it: {index.as_uri()}")
     return 0

@@ -37,7 +37,7 @@ LAYERS = (
     "gan_lab gan_lab_picture gan_lab_widget scrubber reader_widget "
     "browser_model browser_widget latent_explorer translation_viewer progress "
     "mr_console metric_sandbox widgets sandbox_widget checks lint notebooks pages "
-    "run_cards jobs grids cluster runner website answers submissions sandbox "
+    "run_cards jobs grids cluster runner schedule website answers submissions sandbox "
     "marking gradebook grading assignments teaching",
 )
 LAYER = {name: i for i, line in enumerate(LAYERS) for name in line.split()}

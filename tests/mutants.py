@@ -105,6 +105,8 @@ def changes(node):
         field = "attr" if isinstance(node, ast.Attribute) else "id"
         if other := NAMES.get(getattr(node, field)):
             yield "reduction", _with(node, **{field: other})
+    if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Load):
+        yield "dropped", node.value  # x[:, None] -> x
     if isinstance(node, (ast.Expr, ast.Assign, ast.AugAssign, ast.If, ast.For)):
         yield "removed", ast.Pass()
 
@@ -121,6 +123,8 @@ def _constants(node):
 def _calls(node):
     if isinstance(node.func, ast.Attribute) and not node.args and not node.keywords:
         yield "dropped", node.func.value  # x.detach() -> x
+    if node.args and isinstance(node.func, ast.Attribute):
+        yield "dropped", _with(node, args=node.args[:-1])  # x.sum(1) -> x.sum()
     if len(node.args) >= 2 and not any(isinstance(x, ast.Starred) for x in node.args):
         yield "swapped", _with(node, args=[node.args[1], node.args[0], *node.args[2:]])
     for i, keyword in enumerate(node.keywords):
@@ -166,11 +170,13 @@ def mutants(number, function, source):
         if isinstance(node, ast.Call):
             node.keywords = [x for x in node.keywords if x.arg != "strict"]
     inside = [x for x in ast.walk(tree) if getattr(x, "lineno", 0) > mark]
-    even = _even(tree)
+    even, other, forms = _even(tree), _other_name(tree), _forms(tree)
     seen, counts, found = {ast.unparse(tree)}, {}, []
     for node in inside:
-        for kind, new in changes(node):
+        for kind, new in [*changes(node), *_exchanged(node, other)]:
             if kind == "swapped" and id(node) in even:
+                continue
+            if kind == "variable" and id(node) in forms:
                 continue
             made = _Replace(node, new).visit(copy_of(tree, node))
             made = ast.fix_missing_locations(made)
@@ -185,18 +191,66 @@ def mutants(number, function, source):
     return found
 
 
-def _even(tree):
-    """Ids of the differences whose sign nothing sees, such as (a - b).abs()."""
-    inner = []
+def _other_name(tree):
+    """{variable: the argument or variable before it}, in each function."""
+    found = {}
+    for function in ast.walk(tree):
+        if not isinstance(function, ast.FunctionDef):
+            continue
+        names = [x.arg for x in function.args.args if x.arg != "self"]
+        stored = [
+            x
+            for x in ast.walk(function)
+            if isinstance(x, ast.Name) and isinstance(x.ctx, ast.Store)
+        ]
+        stored.sort(key=lambda x: (x.lineno, x.col_offset))
+        given = len(names)
+        names = list(dict.fromkeys(names + [x.id for x in stored]))
+        if len(names) > 1:
+            before = names[max(given, 2) - 1]  # the first one takes the last argument
+            found |= dict(zip(names, [before, *names], strict=False))
+    return found
+
+
+def _exchanged(node, other):
+    """The use of a variable, with another in its place."""
+    load = isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
+    if load and node.id in other:
+        yield "variable", _with(node, id=other[node.id])
+
+
+def _forms(tree):
+    """Ids of the variables of which only size, shape or device is read."""
+    found = []
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-            if node.func.attr in ("abs", "square", "pow", "norm"):
+        if isinstance(node, ast.Attribute):
+            if node.attr in ("shape", "ndim", "device", "dtype"):
+                found.append(node.value)
+        elif isinstance(node, ast.Call):
+            name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+            if name == "len" or name.endswith("_like"):
+                found += node.args[:1]
+    return {id(x) for x in found}
+
+
+def _even(tree):
+    """Ids of what may be swapped unseen: the difference in (a - b).abs(), max(a, b)."""
+    inner, symmetric = [], set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+            if name in ("max", "min", "union1d", "cosine_similarity"):
+                symmetric.add(id(node))
+            elif name == "abs" and isinstance(node.func, ast.Name):
+                inner += node.args
+            elif name in ("abs", "square", "norm"):
                 inner.append(node.func.value)
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            inner += node.args if node.func.id == "abs" else []
         elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Pow):
             inner += [node.left] if ast.unparse(node.right) == "2" else []
-    return {
+    for i, node in enumerate(inner):
+        while isinstance(node, ast.BinOp) and isinstance(node.op, (ast.Div, ast.Mult)):
+            node = inner[i] = node.left
+    return symmetric | {
         id(x) for x in inner if isinstance(x, ast.BinOp) and isinstance(x.op, ast.Sub)
     }
 
@@ -286,17 +340,20 @@ SURVIVORS = {
         "operator: mu + std * torch.randn_like(std) -> "
         "mu - std * torch.randn_like(std)": EVEN,
     },
-    "E02.3": {
-        "swapped: x - x_hat -> x_hat - x": "it is squared later",
-    },
     "E02.4": {
         "constant: 1 -> 2": "a cosine just below -1 is nan, and nan takes the line",
         "constant: 1 -> 2 #2": "a cosine just above 1 is nan, and nan takes the line",
         "comparison: sine > 0.0001 -> sine >= 0.0001": "one number in a continuum",
         "constant: 0.0001 -> 0": "rounding leaves the arc finite as well",
-        "swapped: F.cosine_similarity(a, b, dim=1) -> "
-        "F.cosine_similarity(b, a, dim=1)": EQUAL,
+        "dropped: F.cosine_similarity(a, b, dim=1).clamp(-1, 1) -> "
+        "F.cosine_similarity(a, b, dim=1).clamp(-1)": (
+            "a cosine just above 1 is nan, and nan takes the line"
+        ),
+        "variable: sine -> angle": "opposite codes have no arc of their own",
         "dropped: F.cosine_similarity(a, b, dim=1) -> F.cosine_similarity(a, b)": EQUAL,
+    },
+    "E03.2": {
+        "variable: optimizer -> discriminator": "the gradient is cleared either way",
     },
     "E04.3": {
         "dropped: torch.rand(len(real), *[1] * (real.ndim - 1), device=real.device) -> "
@@ -311,10 +368,6 @@ SURVIVORS = {
         "comparison: coin < 0.5 -> coin <= 0.5": "one number in a continuum",
         "comparison: coin < 0.5 -> coin > 0.5": "a fair coin has no side",
     },
-    "E05.5": {
-        "comparison: abs(value - lesion) < abs(value - healthy) -> "
-        "abs(value - lesion) <= abs(value - healthy)": "one number in a continuum",
-    },
     "E06.1": {
         "operator: 2 ** 2 -> 2 * 2": EQUAL,
     },
@@ -322,6 +375,8 @@ SURVIVORS = {
         "swapped: features - features.mean(dim=0) -> features.mean(dim=0) - features": (
             "the product of two deviations has no sign"
         ),
+        "variable: centred -> features": CENTRED,
+        "variable: centred -> features #2": CENTRED,
     },
     "E06.6": {
         "constant: 1 -> 2": "where 1 / N is 0, its scale does not matter",
@@ -329,14 +384,13 @@ SURVIVORS = {
         "reduction: values.mean -> values.sum #2": CENTRED,
         "operator: x - x.mean() -> x + x.mean()": CENTRED,
         "reduction: x.mean -> x.sum #2": CENTRED,
+        "variable: x -> values #3": CENTRED,
     },
     "E07.3": {
         "removed: a, b = (np.asarray(a), np.asarray(b)) -> pass": (
             "arrays are given; lists are a courtesy"
         ),
-        "swapped: np.union1d(a, b) -> np.union1d(b, a)": EQUAL,
-    },
-    "E07.4": {
-        "swapped: max(not_below, not_above) -> max(not_above, not_below)": EQUAL,
+        "variable: a -> b": "an answer of one reader alone adds nothing by lot",
+        "variable: b -> a": "an answer of one reader alone adds nothing by lot",
     },
 }

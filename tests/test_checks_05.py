@@ -206,6 +206,13 @@ WRONG = {
         "which is brighter": lambda x, lesions, h, t: (
             sum(float(v > (h + t) / 2) for v in means(x, lesions)) / len(lesions)
         ),
+        "stands beside the mask": lambda x, lesions, h, t: recall(
+            x, [(min(i, 1), mask) for i, mask in lesions], h, t
+        ),
+        "no nearer": lambda x, lesions, h, t: (
+            sum(float(abs(v - t) <= abs(v - h)) for v in means(x, lesions))
+            / len(lesions)
+        ),
     },
 }
 

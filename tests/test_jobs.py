@@ -289,6 +289,17 @@ def test_seeds_are_repeats_and_what_failed_is_missing():
     assert (second["mean"], second["n"], second["missing"]) == (5.0, 1, 1)
 
 
+def test_combinations_of_one_number_stand_together_and_no_spread_is_told():
+    cards = [a_card(seed, 2.0, rate=rate) for rate in (1, 2) for seed in (0, 1)]
+    for card in cards:
+        card["numbers"]["other"] = float(card["values"]["seed"])
+    rows = grids.gather(cards)
+    assert [(row["metric"], row["group"]["rate"]) for row in rows] == [
+        ("score", 1), ("score", 2), ("other", 1), ("other", 2)
+    ]  # fmt: skip
+    assert grids._html(rows, ["rate"]).count("the same for each seed") == 2
+
+
 def test_the_table_is_written_drawn_and_shown(one_lesson, quick):
     _path, out = one_lesson
     grid = ["seed=0,1,2", "rate=0.1,0.2"]

@@ -62,6 +62,8 @@ def test_a_solution_is_changed_in_each_way_and_above_the_mark_in_none():
         "axis: (x - y.detach()).square().mean(dim=1) -> "
         "(x - y.detach()).square().mean(dim=0)",
         "reduction: (x - y.detach()).square().mean -> (x - y.detach()).square().sum",
+        "variable: y -> x",
+        "variable: wrong -> given",
         "comparison: i < 2 -> i <= 2",
         "constant: 2 -> 3",
         "operator: wrong += 1.0 if i < 2 else 0 -> wrong -= 1.0 if i < 2 else 0",
@@ -72,6 +74,18 @@ def test_a_solution_is_changed_in_each_way_and_above_the_mark_in_none():
     assert all("given = x + y" in x.source for x in found)
     assert len({x.source for x in found}) == len(found) == len(set(names))
     assert "x - y.detach() -> y.detach() - x" not in " ".join(names)
+
+
+def test_an_argument_and_an_index_are_dropped_and_sizes_are_left_alone():
+    solved = SOLVED.replace(".mean(dim=1)", ".flatten(1)[:, 0] / len(x)")
+    names = [x.name for x in mutants.mutants("E90.1", "loss", solved)]
+    flat = "(x - y.detach()).square().flatten"
+    assert f"dropped: {flat}(1) -> {flat}()" in names
+    assert f"dropped: {flat}(1)[:, 0] -> {flat}(1)" in names
+    assert "variable: x -> y" in names and "variable: x -> y #2" not in names
+    symmetric = SOLVED.replace("y.detach()", "max(x, y)")
+    names = [x.name for x in mutants.mutants("E90.1", "loss", symmetric)]
+    assert "swapped: max(x, y) -> max(y, x)" not in names
 
 
 def test_a_check_that_sees_nothing_lets_all_live_and_one_that_runs_kills_loops():

@@ -193,6 +193,25 @@ def test_site_has_a_page_for_each_notebook_and_an_index_of_all(tmp_path):
     assert not pages.needs_network(index + first + second)
 
 
+def test_card_shows_the_picture_of_its_own_shape(tmp_path):
+    from PIL import Image
+
+    cells = []
+    for width, height in ((400, 100), (140, 100), (100, 300), (132, 99)):
+        file = tmp_path / "picture.png"
+        Image.new("L", (width, height)).save(file)
+        picture = {"image/png": base64.b64encode(file.read_bytes()).decode()}
+        alt = {"image/png": {"alt": f"{width} wide"}}
+        output = new_output("display_data", data=picture, metadata=alt)
+        cells.append(new_code_cell("show()", outputs=[output]))
+    assert pages.thumbnail(new_notebook(cells=cells))["alt"] == "132 wide"
+    assert pages.thumbnail(new_notebook(cells=cells[:3]))["alt"] == "140 wide"
+    broken = new_output("display_data", data={"image/png": PIXEL})
+    cells[0].outputs = [broken]
+    assert pages.thumbnail(new_notebook(cells=cells[:3]))["alt"] == "140 wide"
+    assert pages.thumbnail(new_notebook(cells=[new_code_cell("x")])) == {}
+
+
 def test_lesson_source_becomes_a_page(course):
     notebook = sources.read_source(course / "notebooks" / "src" / "00_means.py")
     pages.write_page(notebook, course / "00_means.html")

@@ -3,8 +3,10 @@
 import json
 
 import pytest
+from nbformat.v4 import new_markdown_cell, new_notebook
 
 from course_lib import checks, teaching
+from course_lib.exercises import Exercise
 from course_lib.sources import ROOT, lessons, select
 
 
@@ -49,7 +51,9 @@ def test_notes_of_a_small_course(course):
     (lesson,) = select([0], course)
     made = teaching.notes(lesson, course)
     assert "- lab: at most 4" in made and "`run 00` measures it" in made
-    assert "- How long is the budget?\n- Guess: what is the mean of nothing?" in made
+    assert (
+        "- **Measure** How long is the budget?\n- **Break it** Guess: what is" in made
+    )
     assert "Watch for integer division." in made and "Well?" not in made
     assert "total = sum(float(value) for value in values)" in made
     report = course / "build" / "report.json"
@@ -57,6 +61,25 @@ def test_notes_of_a_small_course(course):
     row = {"lesson": "00_means", "budget": "lab", "device": "cpu", "seconds": 90}
     report.write_text(json.dumps({"lessons": [row]}))
     assert "- measured, lab on cpu: 1.5" in teaching.notes(lesson, course)
+
+
+def test_a_short_question_brings_the_sentence_before_it_and_its_section():
+    cells = [
+        "# A lesson\n\n## Look\n*All* of 0.5 mm are lost. Which?",
+        "So. A question that is long enough to stand for itself, is it not?\n\n"
+        "- one item, and what of it?\n- Well?\n\n## References\nWho wrote all of this?",
+        "E90.1 asks: what is asked of a student?",
+    ]
+    notebook = new_notebook(cells=[new_markdown_cell(x) for x in cells])
+    task = Exercise("E90.1", "f", "", "")
+    assert teaching.questions(notebook, [task]) == [
+        "**Look** A question that is long enough to stand for itself, is it not?",
+        "**Look** one item, and what of it?",
+    ]
+    cells[0] = cells[0].replace("Which?", "Which of them?")
+    notebook.cells[0].source = cells[0]
+    found = teaching.questions(notebook, [task])[0]
+    assert found == "**Look** *All* of 0.5 mm are lost. Which of them?"
 
 
 def test_the_command_writes_one_file_a_lesson(course, tmp_path, capsys):

@@ -1,5 +1,7 @@
 """The site: complete, linked, described, searchable, and alone with a disk."""
 
+import datetime
+import html
 import json
 import re
 from functools import cache
@@ -12,7 +14,9 @@ import pytest
 from nbformat.v4 import new_output
 
 from course_lib import notebooks, pages, sources, website
-from course_lib.exercises import LessonError
+from course_lib.__main__ import main
+from course_lib.exercises import LessonError, exercises, leaks
+from course_lib.schedule import Dates
 from course_lib.sources import ROOT
 
 
@@ -184,3 +188,78 @@ def test_what_binder_and_the_container_read_exists():
     for line in re.findall(r"^COPY (.+) \S+$", recipe, re.MULTILINE):
         for name in line.split():
             assert name.startswith("--") or (ROOT / name).exists(), name
+
+
+# For a class, week by week
+
+
+def day(number):
+    return datetime.date(2026, 10, number)
+
+
+def text_of(path):
+    """What a reader of a page sees, pictures apart."""
+    return html.unescape(re.sub(r"<[^<>]*>", "", path.read_text("utf-8")))
+
+
+def test_before_the_day_after_they_are_due_a_site_shows_no_answers(tmp_path):
+    chosen = sources.lessons()
+    dates = {x.number: Dates(day(5), day(12)) for x in chosen}
+    website.build_site(tmp_path, dates=dates, today=day(12))
+    pages_of = {x.number: tmp_path / f"{x.name}.html" for x in chosen}
+    for lesson in chosen:
+        tasks = [task for _, task in exercises(sources.read_source(lesson.source))]
+        page = pages_of[lesson.number]
+        shown = {"page": text_of(page), "search": text_of(tmp_path / "search.js")}
+        assert tasks and leaks(tasks, shown) == []
+        text = page.read_text("utf-8")
+        assert "One answer" not in text and text.count('class="cell exercise"') > 2
+        assert "hand in by 12 October 2026" in text
+    website.build_site(tmp_path, dates=dates, today=day(13))
+    for lesson in chosen:
+        text = text_of(pages_of[lesson.number])
+        tasks = [task for _, task in exercises(sources.read_source(lesson.source))]
+        assert text.count("One answer to") == len(tasks) and leaks(tasks, {"": text})
+
+
+def test_what_is_not_released_is_announced_and_an_older_page_of_it_goes(built):
+    out = built / "site"
+    page, notebook = out / "00_means.html", out / "notebooks" / "00_means.ipynb"
+    website.build_site(out, root=built)
+    assert page.exists() and notebook.exists()
+    dates = {"00": Dates(day(5))}
+    index = website.build_site(out, root=built, dates=dates, today=day(4))
+    assert not page.exists() and not notebook.exists()
+    text = index.read_text("utf-8")
+    assert "from 5 October 2026" in text and "00_means.html" not in text
+    assert search_index(out) == []
+    website.build_site(out, root=built, dates=dates, today=day(5))
+    assert "One answer" not in page.read_text("utf-8") and notebook.exists()
+    with pytest.raises(LessonError, match="there are no lessons"):
+        website.build_site(out, root=built, dates={})
+
+
+def test_an_answer_that_stands_in_an_output_stops_the_site(built):
+    path = built / "notebooks" / "00_means.ipynb"
+    notebook = nbformat.read(path, 4)
+    shown = "total = sum(float(value) for value in values)\nreturn total / len(values)"
+    cell = next(x for x in notebook.cells if x.cell_type == "code")
+    cell.outputs = [new_output("stream", text=shown)]
+    nbformat.write(notebook, path)
+    website.build_site(built / "site", root=built)
+    with pytest.raises(LessonError, match=r"the answer of E00\.1 stands outside"):
+        website.build_site(built / "site", root=built, dates={"00": Dates(day(1))})
+
+
+def test_what_is_for_the_instructor_alone_is_on_no_site(built):
+    website.build_site(built / "site", root=built)
+    assert "Means of pictures" in text_of(built / "site" / "00_means.html")
+    for path in (built / "site").rglob("*.*"):
+        assert "integer division" not in path.read_text("utf-8"), path.name
+
+
+def test_what_belongs_to_a_site_is_refused_without_it(capsys):
+    for name in ("out", "repository", "schedule"):
+        with pytest.raises(SystemExit):
+            main(["build", "00", f"--{name}", "x"])
+        assert f"build --site --{name}" in capsys.readouterr().err

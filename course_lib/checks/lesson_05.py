@@ -305,4 +305,11 @@ def check_lesion_recall(student: Callable[..., float]) -> str | None:
             "on T1 lesions are darker than white matter. Ask which value is nearer, "
             "not which is brighter."
         )
+    if abs(float(student(images, [(2, images[2, 0] > 0.5)], healthy, lesion)) - 1) > 0:
+        return (
+            "one lesion, in image 2, was not found: look into the image whose number "
+            "stands beside the mask."
+        )
+    if ask(torch.full_like(images, 0.5), 0.0, 1.0) > 1e-6:
+        return "half-way is no nearer to lesion: count what is nearer alone."
     return None

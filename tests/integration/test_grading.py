@@ -142,11 +142,21 @@ def test_an_interrupted_run_keeps_what_is_graded(tmp_path):
 def test_lessons_are_found_by_name_or_metadata(tmp_path):
     lessons = select(None)
     name = pretend_class.SOURCE.stem
-    for path in (f"ann_{name}.ipynb", f"bob/{name}.ipynb", "cy.ipynb", ".x.ipynb"):
-        (tmp_path / path).parent.mkdir(exist_ok=True)
+    for path in (
+        f"ann_{name}.ipynb",
+        f"bob/{name}.ipynb",
+        "cy.ipynb",
+        ".x.ipynb",
+        f"di/{name}/{name}.ipynb",  # as nbgrader collects
+        f"di/.ipynb_checkpoints/{name}-checkpoint.ipynb",
+    ):
+        (tmp_path / path).parent.mkdir(exist_ok=True, parents=True)
         (tmp_path / path).touch()
-    found = {x.student: x.lesson for x in grading.find(tmp_path, lessons)}
-    assert found == {"ann": "02", "bob": "02", "cy": None}
+    (tmp_path / "ed").mkdir()
+    (tmp_path / "ed" / "not mine").symlink_to(tmp_path / "bob")
+    found = [(x.student, x.lesson) for x in grading.find(tmp_path, lessons)]
+    wanted = [("ann", "02"), ("bob", "02"), ("cy", None), ("di", "02"), ("ed", None)]
+    assert sorted(found) == wanted
 
 
 def test_wrong_requests_are_told_in_one_line(tmp_path, capsys):
