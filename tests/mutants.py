@@ -305,12 +305,6 @@ SURVIVORS = {
     "E04.5": {
         "swapped: u @ weight @ v -> v @ (u @ weight)": EQUAL,
     },
-    "E05.4": {
-        "dropped: torch.rand(2, generator=generator).tolist() -> "
-        "torch.rand(2, generator=generator)": EQUAL,
-        "comparison: coin < 0.5 -> coin <= 0.5": "one number in a continuum",
-        "comparison: coin < 0.5 -> coin > 0.5": "a fair coin has no side",
-    },
     "E05.5": {
         "comparison: abs(value - lesion) < abs(value - healthy) -> "
         "abs(value - lesion) <= abs(value - healthy)": "one number in a continuum",

@@ -1322,33 +1322,33 @@ checks.check_receptive_field(receptive_field)
 
 
 # %% [markdown]
-# **E05.4.** The image pool as a function. `pool` is a list that you change in
-# place; `size` is how many it may hold. While it fills, each fake goes in and
-# is shown. Then each fake, with probability one half, changes places with a
-# random one of the pool. Draw with `torch.rand(2, generator=generator)`.
+# **E05.4.** A memory without a coin. `memory` lists old fakes, the oldest
+# first. Of a batch the judge sees the first half as it is; in place of the
+# second half it sees images of the memory, from random places (`torch.randint`
+# with `generator`; one may come twice). Then the *whole batch* joins the end
+# of the memory, and the oldest leave until `size` are left. In the first step
+# the memory is empty, and the judge sees the batch.
 
 
 # %%
-def swap_with_pool(pool, fakes, size, generator):
-    """list, (N, C, H, W), int -> what the judge sees, (N, C, H, W)."""
+def half_from_memory(memory, fakes, size, generator):
+    """list, (N, C, H, W), N even, int -> what the judge sees, (N, C, H, W)."""
     # solution E05.4
-    shown = []
-    for fake in fakes.detach():
-        coin, place = torch.rand(2, generator=generator).tolist()
-        if len(pool) < size:
-            pool.append(fake)
-        elif coin < 0.5:
-            i = int(place * size)
-            fake, pool[i] = pool[i], fake
-        shown.append(fake)
-    return torch.stack(shown)
+    fakes, half = fakes.detach(), len(fakes) // 2
+    shown = fakes.clone()  # else the memory would get old ones back
+    if memory:
+        places = torch.randint(len(memory), (half,), generator=generator)
+        shown[half:] = torch.stack(memory)[places]
+    memory.extend(fakes)
+    del memory[:-size]
+    return shown
 
 
 # %% [markdown]
 # The check.
 
 # %% tags=["nbval-check-output"]
-checks.check_swap_with_pool(swap_with_pool)
+checks.check_half_from_memory(half_from_memory)
 
 
 # %% [markdown]

@@ -30,6 +30,7 @@
 # All imports stand in one cell.
 
 # %%
+import inspect
 import os
 
 import matplotlib.pyplot as plt
@@ -67,6 +68,7 @@ from course_lib.scoreboard import (
     CONDITIONAL,
     PLAIN,
     read_scoreboard,
+    read_translations,
     score_generators,
     shipped_generators,
 )
@@ -608,6 +610,19 @@ generators = {
 }
 
 # %% [markdown]
+# Six of each. Which of these sets would you send back?
+
+# %% tags=["nbval-ignore-output"]
+plotting.show_rows(
+    {
+        name.replace(", ", ",\n"): fakes[:6]
+        for name, fakes in generators.items()
+    },
+    size=0.75,
+    alt="Six images of each generator with a known fault",
+)
+
+# %% [markdown]
 # All numbers of one set of fakes, against the reference:
 
 # %%
@@ -858,6 +873,84 @@ print_facts(
 )
 
 # %% [markdown]
+# ### What can so few images tell?
+# Free of bias is not yet sharp-eyed. So give `evaluate` sets of several sizes
+# with *small* faults that we chose. How often does its permutation test say
+# that they differ ($p < 0.05$)? Before you look: which fault needs the most
+# images, and what should stand in the row of *real, others*?
+
+# %%
+small_faults = {
+    "real, others": lambda chosen: images[chosen],
+    "blur, 0.35 px": lambda chosen: blurred(images[chosen], 0.35),
+    "noise, SD 0.03": lambda chosen: noisy(images[chosen], 0.03, seed=seed),
+    "rarest class lost": lambda chosen: images[chosen],
+}
+few_sizes = per_budget(
+    budget, smoke=(50, 100), lab=(50, 100, 200, 400), full=(50, 100, 200, 400)
+)
+draws = per_budget(budget, smoke=2, lab=20, full=100)
+
+
+def share_noticed(name, n):
+    """Share of draws in which n faulty fakes differ from n real images."""
+    found = 0
+    for draw in range(draws):
+        pick = torch.randperm(len(images), generator=rng)
+        real, others = pick[:n], pick[n:]
+        if name == "rarest class lost":
+            others = others[labels[others] != rare]
+        fakes = small_faults[name](others[:n])
+        options = {"groups": 5, "permutations": 99, "seed": draw}
+        one = evaluate(images[real], fakes, extractor=extractor, **options)
+        found += one.p_value < 0.05
+    return found / draws
+
+
+noticed = {
+    name: [share_noticed(name, n) for n in few_sizes] for name in small_faults
+}
+
+# %% [markdown]
+# What the faults look like, and how often they are noticed.
+
+# %% tags=["nbval-ignore-output"]
+plotting.show_rows(
+    {
+        name.replace(", ", ",\n"): make(fresh[:8])
+        for name, make in small_faults.items()
+        if name != "rarest class lost"
+    },
+    size=0.8,
+    alt="Real images, the same slightly blurred, and with a trace of noise",
+)
+plotting.show_table(
+    ["noticed at N =", *map(str, few_sizes)],
+    [(k, *(f"{v:.0%}" for v in row)) for k, row in noticed.items()],
+    note=f"share of {draws} draws with p < 0.05, {extractor.name}",
+)
+
+# %% [markdown]
+# The first row is the price of a test: it cries wolf once in twenty. The other
+# rows are its *power*. What you can hardly see, it sees in a hundred images or
+# so, if its extractor can see it at all. A lost class takes more: most images
+# are still right. So "no difference found at N = 50" says little about what is
+# missing. Make a table like this one, with the fault that *you* fear, before
+# you collect.
+
+# %% tags=["nbval-check-output"]
+print_facts(
+    {
+        "noise at the largest N is noticed more often than nothing": (
+            noticed["noise, SD 0.03"][-1] > noticed["real, others"][-1]
+        ),
+        "nothing is noticed in at most half of the draws": (
+            sum(noticed["real, others"]) <= len(few_sizes) / 2
+        ),
+    }
+)
+
+# %% [markdown]
 # ### A distance and its use
 # Somebody wants the fakes for training. Then the honest metric is the use:
 # train a classifier on synthetic images, test it on real ones (Ravuri and
@@ -943,6 +1036,7 @@ print_facts(
 # All generators of lessons 01 to 04, from the weights that the course ships,
 # under one protocol: equal N, this extractor, the validation and test images
 # as the reference, which neither a model nor the extractor has learned from.
+# (Those of lesson 05 translate; they come below.)
 # Two rows need no network: a Gaussian over 64 PCA codes, and *training
 # images*, the row of a perfect copier.
 
@@ -1066,6 +1160,65 @@ facts["here: noise through an autoencoder is last or next to it"] = (
     or "autoencoder, N(0, I)" not in mine
 )
 print_facts(facts)
+
+# %% [markdown]
+# ### Translators on the board
+# The translators of lesson 05 make images, too: from a set of T1 heads a set
+# of T2 heads. So the same protocol scores them, with held-out images of the
+# *target*, of other people, as the reference. And on the phantom the true
+# image of each head is known, so that SSIM and PSNR can stand beside. Before
+# you look: training on pairs was nearest to the truth of each head. Is it the
+# nearest as a set?
+
+# %% tags=["nbval-ignore-output"]
+translations = read_translations()
+for title, found in translations.items():
+    rows = []
+    for name in found.sets.reports:
+        distances = [entry(found.sets, name, k) for k in ("FD", "KID")]
+        paired = found.pairs.get(name, {})
+        rows.append(
+            (name, *distances, *(f"{m:.3g}" for m, *_ in paired.values()))
+        )
+    floor = [floor_of(found.sets, k) for k in ("FD", "KID")]
+    truth = [
+        *next(iter(found.pairs.values()), {})
+    ]  # SSIM and PSNR, or nothing
+    rows.append(("real vs real", *floor, *("" for _ in truth)))
+    n = next(iter(found.sets.reports.values())).n
+    plotting.show_table([f"{title}, N = {n}", "FD", "KID", *truth], rows)
+
+# %% [markdown]
+# The first table answers. Trained on pairs is *best* by SSIM and PSNR and
+# *behind* as a set: regression paints the mean of what is possible, near to
+# every truth, smoother than any real image. Two metrics, two
+# questions. And look at the row *to volunteers*, the translator that deletes
+# nineteen lesions in twenty: better by SSIM and by KID than the one trained on
+# patients, which keeps over half of them. No number of this lesson knows which
+# part of an image matters. If it is the lesion, count lesions.
+
+# %% tags=["nbval-check-output"]
+t2_made = next(iter(translations.values()))
+kid_of = {
+    name: next(v for k, v in r.scores.items() if k.startswith("KID"))
+    for name, r in t2_made.sets.reports.items()
+}
+ssim_of = {name: scores["SSIM"] for name, scores in t2_made.pairs.items()}
+pairs_row, cycle_row = "trained on pairs", "CycleGAN"
+print_facts(
+    {
+        "on pairs: the better SSIM, intervals apart": (
+            ssim_of[pairs_row][1] > ssim_of[cycle_row][2]
+        ),
+        "without pairs: the better KID, intervals apart": (
+            kid_of[cycle_row].high < kid_of[pairs_row].low
+        ),
+        "to volunteers, lesions deleted: SSIM at least the patients'": (
+            ssim_of["CycleGAN, to volunteers"][2]
+            > ssim_of["CycleGAN, piles of patients"][0]
+        ),
+    }
+)
 
 # %% [markdown]
 # ## Break it
@@ -1266,9 +1419,33 @@ print_facts(
 # %% [markdown]
 # ### "Karras et al. enhance the Inception Score with FID"
 # FID is by Heusel et al. (2017), who introduced it in a paper on two learning
-# rates for GANs. This is a matter of reading, not of measuring: see the
-# references.
-#
+# rates for GANs. That is a matter of reading. "Enhance" can be measured: FID
+# takes *features* and a set of *real* images, the Inception Score
+# *probabilities* and nothing else. Do the two rank the faults of the table
+# alike?
+
+# %% tags=["nbval-check-output"]
+needed = {
+    name: list(inspect.signature(function).parameters)
+    for name, function in {
+        "Frechet distance": metrics.frechet_distance,
+        "Inception Score": metrics.inception_score,
+    }.items()
+}
+for name, arguments in needed.items():
+    print(f"{name} of", " and ".join(arguments))
+by_fd = sorted(table, key=lambda name: table[name][FD])
+by_is = sorted(table, key=lambda name: -table[name]["IS"])
+print_facts(
+    {
+        "other real images: the Fréchet distance of the same fakes changes": (
+            frechet_distance(noise_f, fresh_f) > 2 * real_row[FD]
+        ),
+        "both rank the six sets alike": by_fd == by_is,
+    }
+)
+
+# %% [markdown]
 # ### "LPIPS uses the layers of Inception V3"
 # AlexNet, VGG or SqueezeNet, with a learned weight for each channel (Zhang et
 # al. 2018). The library offers what the paper has. Its backbones are large,
