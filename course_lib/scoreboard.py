@@ -263,7 +263,7 @@ def _translator(kind: str, size: int, channels: int) -> nn.Module:
     """The network of a kind of translators, as lesson 05 builds it."""
     if kind == "cyclegan_paired":
         return ResnetGenerator(channels=channels)
-    deep = {"width": 12, "n_downs": 2, "d_width": 24, "n_layers": 3}
+    deep = {"width": 12, "n_downs": 2, "d_width": 24}
     return CycleGAN(channels=channels, **(deep if size > 32 else {}))
 
 
