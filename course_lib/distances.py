@@ -265,8 +265,10 @@ def _statistics(features: Array | FrechetStatistics, name: str) -> FrechetStatis
     x = _features(features, name, least=2)
     n, d = x.shape
     mean = x.mean(dim=0)
-    centred = (x - mean).div_((n - 1) ** 0.5)
-    return FrechetStatistics(n, mean, centred if n <= d else _factor(_gram(centred.T)))
+    centred = x - mean
+    if n <= d:
+        return FrechetStatistics(n, mean, centred.div_((n - 1) ** 0.5))
+    return FrechetStatistics(n, mean, _factor(_gram(centred.T).div_(n - 1)))
 
 
 def _gram(a: Tensor) -> Tensor:
