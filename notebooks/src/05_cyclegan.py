@@ -1148,6 +1148,13 @@ if extractor is not None:
     )
 
 # %% [markdown]
+# On MedNIST (budget `lab`, N = 114) the simulated heads stand at 27.7, the
+# translated ones at 3.3, other real ones at 0.85. The greys, the blur and the
+# thick skull have come. What the phantom does not have has not: the wide sulci
+# of old age, a bleeding, the slices near the base. And a lower distance is not
+# always the better picture: judges that see 46 pixels brought it to 2.5, and
+# put blotches into the brains.
+#
 # A classifier that changes its mind is not a cured patient. The translator
 # changes whatever tells the piles apart: disease, but also exposure, age,
 # position, the table under the head. So ask where it changed something.
