@@ -265,25 +265,31 @@ def _statistics(features: Array | FrechetStatistics, name: str) -> FrechetStatis
     x = _features(features, name, least=2)
     n, d = x.shape
     mean = x.mean(dim=0)
-    centred = (x - mean).div_((n - 1) ** 0.5)
-    return FrechetStatistics(n, mean, centred if n <= d else _factor(_gram(centred.T)))
+    centred = x - mean
+    if n <= d:
+        return FrechetStatistics(n, mean, centred.div_((n - 1) ** 0.5))
+    return FrechetStatistics(n, mean, _factor(_gram(centred.T).div_(n - 1)))
 
 
 def _gram(a: Tensor) -> Tensor:
-    """a @ a.T, with its upper blocks computed and mirrored: about half the work."""
-    out = a.new_empty(len(a), len(a))
+    """The lower triangle of a @ a.T, about half the work; nothing reads the upper."""
+    out = a.new_zeros(len(a), len(a))
     for i in range(0, len(a), ROWS):
-        out[i : i + ROWS, i:] = a[i : i + ROWS] @ a[i:].T
-        out[i:, i : i + ROWS] = out[i : i + ROWS, i:].T.clone()
+        out[i : i + ROWS, : i + ROWS] = a[i : i + ROWS] @ a[: i + ROWS].T
     return out
 
 
 def _cross(a: Tensor, b: Tensor) -> Tensor:
-    """a @ b.T, without the zeros where one side is an upper triangle: half the work."""
+    """a @ b.T, without the zeros of upper triangles: of two of them a third of it."""
     if not _is_triangle(a):
         return _cross(b, a).T if _is_triangle(b) else a @ b.T
-    rows = range(0, len(a), ROWS)
-    return torch.cat([a[i : i + ROWS, i:] @ b[:, i:].T for i in rows])
+    out, both = a.new_empty(len(a), len(b)), _is_triangle(b)
+    for i in range(0, len(a), ROWS):
+        rows, to = slice(i, i + ROWS), i + ROWS if both else len(b)
+        out[rows, :to] = a[rows, i:] @ b[:to, i:].T
+        if both:
+            out[:i, rows] = a[:i, i:] @ b[rows, i:].T
+    return out
 
 
 def _is_triangle(a: Tensor) -> bool:
@@ -292,9 +298,9 @@ def _is_triangle(a: Tensor) -> bool:
 
 def _factor(covariance: Tensor) -> Tensor:
     """(k, d) with covariance = factor.T @ factor; k < d where it is singular."""
-    upper, failed = torch.linalg.cholesky_ex(covariance, upper=True)
+    lower, failed = torch.linalg.cholesky_ex(covariance)  # reads this triangle
     if not failed:
-        return upper
+        return lower.T
     values, vectors = torch.linalg.eigh(covariance)
     if values[0] < -1e-6 * values[-1].abs():
         raise ValueError("the covariance has negative eigenvalues: it is none")

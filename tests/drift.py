@@ -33,7 +33,8 @@ LAYERS = (
     "datasets metrics distances neighbours plotting sources",
     "training parallel checkpoints feature_net features feature_training pretrained "
     "reports",
-    "evaluation audit conditional scoreboard detection reader_answers reader_study",
+    "evaluation audit conditional domains scoreboard detection reader_answers "
+    "reader_study",
     "gan_lab gan_lab_picture gan_lab_widget scrubber reader_widget "
     "browser_model browser_widget latent_explorer translation_viewer progress "
     "mr_console metric_sandbox widgets sandbox_widget checks lint notebooks pages "

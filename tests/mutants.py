@@ -362,12 +362,6 @@ SURVIVORS = {
     "E04.5": {
         "swapped: u @ weight @ v -> v @ (u @ weight)": EQUAL,
     },
-    "E05.4": {
-        "dropped: torch.rand(2, generator=generator).tolist() -> "
-        "torch.rand(2, generator=generator)": EQUAL,
-        "comparison: coin < 0.5 -> coin <= 0.5": "one number in a continuum",
-        "comparison: coin < 0.5 -> coin > 0.5": "a fair coin has no side",
-    },
     "E06.1": {
         "operator: 2 ** 2 -> 2 * 2": EQUAL,
     },

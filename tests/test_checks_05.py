@@ -9,6 +9,7 @@ from torch.nn.functional import softplus
 from course_lib.checks import lesson_05
 from course_lib.exercises import exercises
 from course_lib.sources import read_source
+from course_lib.translation import ImagePool
 
 SOURCE = Path(__file__).resolve().parents[1] / "notebooks/src/05_cyclegan.py"
 CHECKS = {
@@ -79,40 +80,37 @@ def fields(step):
 right_field = fields(lambda side, k, s: (side - 1) * s + k)
 
 
-def pooled(  # the pool with each usual slip as an option
+def remembering(  # the memory with each usual slip as an option
     *,
-    probability=0.5,
     detach=True,
-    bounded=True,
-    give_old=True,
-    leave=True,
-    anywhere=True,
+    copy=True,
     fill=True,
+    bounded=True,
+    keep_new=True,
+    show=slice(2, None),
+    first_in=False,
+    anywhere=True,
     own_dice=False,
+    everything=True,
 ):
-    def swap(pool, fakes, size, generator):
-        shown = []
-        for fake in fakes.detach() if detach else fakes:
+    def step(memory, fakes, size, generator):
+        fakes = fakes.detach() if detach else fakes
+        shown = fakes.clone() if copy else fakes
+        old = list(fakes if first_in else []) + list(memory)
+        if memory:
             dice = None if own_dice else generator
-            coin, place = torch.rand(2, generator=dice).tolist()
-            if fill and (len(pool) < size or not bounded):
-                pool.append(fake)
-                if bounded or len(pool) <= size:
-                    shown.append(fake)
-                    continue
-            i = int(place * size) if anywhere else 0
-            if pool and coin < probability:
-                old = pool[i]
-                if leave and anywhere:
-                    pool[i] = fake
-                elif leave:
-                    pool.pop(0)
-                    pool.append(fake)
-                fake = old if give_old else fake
-            shown.append(fake)
-        return torch.stack(shown)
+            count = len(range(len(fakes))[show])
+            places = torch.randint(len(old), (count,), generator=dice)
+            if not anywhere:
+                places = torch.arange(count)
+            shown[show] = torch.stack(old)[places]
+        if fill:
+            memory.extend(fakes if everything else fakes[:2])
+        if bounded:
+            del memory[slice(-size) if keep_new else slice(size, None)]
+        return shown
 
-    return swap
+    return step
 
 
 def means(images, lesions):
@@ -174,16 +172,19 @@ WRONG = {
         "sees 70 pixels": lambda layers: right_field(layers) + 1,
     },
     "E05.4": {
-        "never sees": pooled(give_old=False),
-        "old fakes only": pooled(probability=1.0),
-        "one half": pooled(probability=0.2),
-        "keeps gradients": pooled(detach=False),
-        "more than its size": pooled(bounded=False),
-        "stays empty": pooled(fill=False),
-        "never leave": pooled(leave=False),
-        "always the oldest": pooled(anywhere=False),
-        "equal dice": pooled(own_dice=True),
-        "as large as fakes": lambda p, f, n, g: pooled()(p, f, n, g)[:1],
+        "never sees": remembering(show=slice(0, 0)),
+        "old fakes only": remembering(show=slice(None)),
+        "wrong half": remembering(show=slice(0, 2)),
+        "keeps gradients": remembering(detach=False),
+        "more than its size": remembering(bounded=False),
+        "stays empty": remembering(fill=False),
+        "a second time": remembering(copy=False),
+        "newest fakes are lost": remembering(keep_new=False),
+        "came as old ones": remembering(first_in=True),
+        "ever drawn": remembering(anywhere=False),
+        "equal dice": remembering(own_dice=True),
+        "the memory should be": remembering(everything=False),
+        "as large as fakes": lambda m, f, n, g: remembering()(m, f, n, g)[:1],
     },
     "E05.5": {
         "outweighs": lambda x, lesions, h, t: (
@@ -224,3 +225,13 @@ def test_each_wrong_answer_fails_with_its_own_hint(number, word):
     verdict = CHECKS[number](WRONG[number][word])
     assert not verdict and word in verdict.message, verdict
     assert sum(other in verdict.message for other in WRONG[number]) == 1
+
+
+def test_the_pool_of_the_lesson_is_no_answer_to_the_memory():
+    pool = ImagePool(size=6)
+
+    def swap(memory, fakes, size, generator):
+        pool.images, pool.generator = memory, generator
+        return pool(fakes)
+
+    assert not CHECKS["E05.4"](swap)

@@ -354,6 +354,15 @@ def test_frechet_distance_is_that_of_torchmetrics_and_torch_fidelity(n, m, d, dt
     assert metrics.frechet_distance(cached, fake) == value
 
 
+@pytest.mark.parametrize(("n", "m"), [(20, 23), (20, 70), (70, 20), (70, 81)])
+def test_blocks_of_rows_do_not_change_the_frechet_distance(n, m, monkeypatch):
+    real, fake = feature_pair(n, m, 30)  # below, beside and above d: triangles
+    whole = metrics.frechet_distance(real, fake)
+    monkeypatch.setattr(distances, "ROWS", 7)
+    monkeypatch.setattr(distances, "_DIRECT", 0)
+    assert metrics.frechet_distance(real, fake) == pytest.approx(whole, rel=1e-7)
+
+
 @pytest.mark.parametrize(("n", "d"), [(20, 40), (40, 20)])
 def test_both_ways_to_the_singular_values_agree(n, d, monkeypatch):
     real, fake = feature_pair(n, n + 3, d)

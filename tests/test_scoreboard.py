@@ -1,11 +1,15 @@
 """The scoreboard: every shipped generator draws; the shipped table is up to date."""
 
+import numpy as np
 import pytest
 import torch
 
 from course_lib import scoreboard
 from course_lib.checkpoints import WEIGHTS
-from course_lib.scoreboard import CONDITIONAL, COPIES, PLAIN
+from course_lib.domains import Domains
+from course_lib.features import dataset_stem
+from course_lib.metrics import ssim
+from course_lib.scoreboard import CONDITIONAL, COPIES, PLAIN, TRANSLATORS, UNTOUCHED
 
 SETS = {
     "phantom": (32, 1, 3),
@@ -65,13 +69,60 @@ def test_the_floor_has_the_n_of_the_rows():
         assert report.n == report.baseline_n == 65
 
 
+def two_domains(size, n=130, truth=True):
+    images, _ = made_up(size, 1, 2, n=3 * n)
+    a, b, other = images.split(n)
+    people = np.arange(n) // 2
+    known = {"truth": other, "people": people} if truth else {}
+    return Domains(a, b, ("a", "b"), **known)
+
+
+def test_translators_have_a_row_each_and_the_input_one():
+    domains = two_domains(32)
+    kinds = [k for k in TRANSLATORS if k not in ("cyclegan_ct", "cyclegan_well")]
+    found = scoreboard.score_translators(
+        "phantom", domains, kinds, groups=5, permutations=9
+    )
+    rows = {UNTOUCHED, *(TRANSLATORS[kind] for kind in kinds)}
+    assert set(found.sets.reports) == set(found.pairs) == rows and len(rows) == 5
+    assert {r.n for r in found.sets.reports.values()} == {65}
+    mean, low, high = found.pairs[UNTOUCHED]["SSIM"]
+    by_hand = ssim(domains.a, domains.truth).view(-1, 2).mean(dim=1)
+    assert mean == pytest.approx(by_hand.mean().item())
+    half = 1.96 * by_hand.std(correction=0).item() / len(by_hand) ** 0.5
+    assert (low, high) == pytest.approx((mean - half, mean + half))
+
+
+@pytest.mark.parametrize("dataset", SETS)
+def test_the_translator_of_each_data_set_is_shipped(dataset):
+    domains = two_domains(SETS[dataset][0], truth=False)
+    found = scoreboard.score_translators(
+        dataset, domains, ["cyclegan_well"], groups=5, permutations=9
+    )
+    assert set(found.sets.reports) == {UNTOUCHED, "CycleGAN"} and found.pairs == {}
+
+
+def test_shipped_translators_come_nearer_to_the_target_than_their_input():
+    translations = scoreboard.read_translations()
+    assert len(translations) == 5
+    for title, found in translations.items():
+        first = {
+            k: next(iter(r.scores.values())) for k, r in found.sets.reports.items()
+        }
+        assert first["CycleGAN"].high < first[UNTOUCHED].low, title
+        if found.pairs:
+            assert set(found.pairs) == set(first)
+            for scores in found.pairs.values():
+                assert all(low <= mean <= high for mean, low, high in scores.values())
+
+
 def test_the_shipped_tables_rest_on_the_weights_that_are_shipped(board):
     tables, how = board
-    assert set(tables) == set(how["sources"]) and len(tables) == 4
+    translations = scoreboard.read_translations()
+    assert {*tables, *translations} == set(how["sources"]) and len(tables) == 4
     for title, source in how["sources"].items():
-        kinds = [
-            k.split("_" + source["dataset"].split(".")[0])[0] for k in source["weights"]
-        ]
+        stem = dataset_stem(source["dataset"])
+        kinds = [name.split(f"_{stem}_")[0] for name in source["weights"]]
         now = scoreboard.weights_used(source["dataset"], source["size"], tuple(kinds))
         assert source["weights"] == now and now, (
             f"{title} was computed with other weights: run {how['command']}"
@@ -80,7 +131,10 @@ def test_the_shipped_tables_rest_on_the_weights_that_are_shipped(board):
 
 def test_the_shipped_tables_hold_one_protocol_each_and_say_which(board):
     tables, how = board
-    for title, table in tables.items():
+    whole = tables | {
+        title: found.sets for title, found in scoreboard.read_translations().items()
+    }
+    for title, table in whole.items():
         facts = {
             (r.n, r.extractor, r.sha256, r.reference) for r in table.reports.values()
         }
@@ -89,7 +143,11 @@ def test_the_shipped_tables_hold_one_protocol_each_and_say_which(board):
         name = next(iter(table.reports.values())).extractor
         stem = name.removeprefix("course-").replace("-", "_")
         manifest = (WEIGHTS / f"extractor_{stem}.json").read_text("utf-8")
-        assert n >= 500 and sha256 in manifest
-        assert COPIES in table.reports and "PCA-64 Gaussian" in table.reports
+        assert sha256 in manifest
+        if title in tables:
+            assert n >= 500
+            assert COPIES in table.reports and "PCA-64 Gaussian" in table.reports
+        else:
+            assert n > 64 and UNTOUCHED in table.reports
         assert all(r.p_value <= 1 for r in table.reports.values())
     assert how["command"].endswith("--data DIR") and len(how["date"]) == 10

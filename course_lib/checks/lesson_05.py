@@ -199,61 +199,93 @@ def check_receptive_field(student: Callable[..., int]) -> str | None:
 
 @exercise(
     "E05.4",
-    "right: half of what the judge sees is older, so a forger cannot go back to a "
-    "trick that worked ten steps ago.",
+    "right: half new, half old, and a memory of the latest fakes in their order. The "
+    "judge cannot forget what a translator did a moment ago.",
 )
-def check_swap_with_pool(student: Callable[..., Tensor]) -> str | None:
-    size, rounds, n = 10, 300, 2
-    pool: list[Tensor] = []
+def check_half_from_memory(student: Callable[..., Tensor]) -> str | None:
+    size, rounds, n = 6, 200, 4
+    memory: list[Tensor] = []
     rng = _rng(0)
     scale = torch.tensor(1.0, requires_grad=True)
-    given_back, late = [], []
+    drawn = set()
     for step in range(rounds):
         fakes = scale * torch.arange(n * step, n * step + n).view(n, 1, 1, 1).float()
-        shown = student(pool, fakes, size, rng)
-        if tuple(torch.as_tensor(shown).shape) != (n, 1, 1, 1):
-            shape = tuple(torch.as_tensor(shown).shape)
+        new, before = fakes.flatten().tolist(), [float(x) for x in memory]
+        shown = torch.as_tensor(student(memory, fakes, size, rng))
+        if tuple(shown.shape) != (n, 1, 1, 1):
+            shape = tuple(shown.shape)
             return f"return a batch as large as fakes, {(n, 1, 1, 1)}, not {shape}."
-        if len(pool) > size:
+        if shown.requires_grad or any(x.requires_grad for x in memory):
             return (
-                f"the pool holds {len(pool)} images, more than its size {size}: once "
-                "it is full, a new one takes the place of an old one."
+                "the memory keeps gradients: it would hold every step's graph, and the "
+                "judge's step would reach the translator. Detach the fakes."
             )
-        if step == 0 and not pool:
-            return "the pool stays empty: while it is not full, each fake goes in."
+        if hint := _memory_fault([float(x) for x in memory], before, new, size):
+            return hint
         numbers = shown.flatten().tolist()
-        if step < size // n and numbers != fakes.flatten().tolist():
-            return "while the pool fills, the judge sees the fakes themselves."
-        if shown.requires_grad or any(x.requires_grad for x in pool):
+        if not step:
+            if numbers != new:
+                return "with an empty memory the judge sees the batch as it is."
+            continue
+        first, second = numbers[: n // 2], numbers[n // 2 :]
+        if numbers == new:
+            return "the judge never sees an old fake: its second half is memory's."
+        if set(numbers) <= set(before):
+            return "the judge sees old fakes only: the first half is today's."
+        if second == new[n // 2 :] and set(first) <= set(before):
+            return "these are the wrong half: keep the first, replace the second."
+        if set(second) & set(new):
             return (
-                "the pool keeps gradients: it would hold every step's graph in memory, "
-                "and the judge's step would reach the translator. Detach the fakes."
+                "new images came as old ones: draw from the memory before the batch "
+                "goes in, for all of the second half."
             )
-        if step >= size:
-            given_back += [x for x in numbers if x < n * step]
-            late += [float(x) for x in torch.stack(pool).flatten()]
-    share = len(given_back) / (n * (rounds - size))
-    if min(late[-size:]) < n * size:
+        if first != new[: n // 2] or not set(second) <= set(before):
+            return (
+                f"from the batch {new} and the memory {before} the judge got "
+                f"{numbers}: two new ones in their order, then two of the memory."
+            )
+        if len(before) == size:
+            drawn |= {before.index(x) for x in second}
+    if drawn != set(range(size)):
         return (
-            "the first fakes never leave the pool: put the new one where the old one "
-            "was."
+            f"of {size} places in the memory only {sorted(drawn)} are ever drawn: "
+            "choose among all of them at random."
         )
-    if share == 0:
-        return "the judge never sees an old fake: return what you took from the pool."
-    if share > 0.9:
-        return "the judge sees old fakes only: toss a coin for each."
-    if not 0.4 < share < 0.6:
-        return f"{share:.0%} of what the judge sees is old; it should be one half."
-    if given_back == sorted(given_back):
-        return "always the oldest goes: choose the place in the pool at random."
 
     def play() -> list[Tensor]:
-        pool, rng = list(torch.arange(8.0).view(8, 1, 1, 1)), _rng(7)
-        return [student(pool, -fakes.detach(), 8, rng) for _ in range(8)]
+        memory, rng = list(torch.arange(8.0).view(8, 1, 1, 1)), _rng(7)
+        return [student(memory, -fakes.detach(), 8, rng) for _ in range(8)]
 
     if not all(map(torch.equal, play(), play())):
-        return "equal dice must give equal swaps: draw from `generator` alone."
+        return "equal dice must give equal images: draw from `generator` alone."
     return None
+
+
+def _memory_fault(
+    memory: list[float], before: list[float], new: list[float], size: int
+) -> str | None:
+    """What is wrong with a memory that should hold the last `size` of both."""
+    right = (before + new)[-size:]
+    if memory == right:
+        return None
+    if not memory:
+        return "the memory stays empty: the whole batch goes in at its end."
+    if len(memory) > size:
+        return (
+            f"the memory holds {len(memory)} images, more than its size {size}: let "
+            "the oldest go."
+        )
+    if len(set(memory)) < len(memory):
+        return (
+            "old images went in a second time: the memory gets the batch as it came, "
+            "and `shown` must be a copy of it, or one writes into the other."
+        )
+    if memory == (before + new)[:size]:
+        return "the newest fakes are lost: it is the oldest that leave."
+    return (
+        f"with size {size}, after {before} and the batch {new} the memory should be "
+        f"{right}, not {memory}."
+    )
 
 
 @exercise(

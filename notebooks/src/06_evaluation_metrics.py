@@ -30,12 +30,16 @@
 # All imports stand in one cell.
 
 # %%
+import inspect
+import io
 import os
 
 import matplotlib.pyplot as plt
+import numpy as np
 import torch
 import torch.nn.functional as F
 from IPython.display import display
+from PIL import Image
 from torch import Tensor, nn
 
 from course_lib import checks, metrics, plotting, pretrained, textbook
@@ -67,6 +71,7 @@ from course_lib.scoreboard import (
     CONDITIONAL,
     PLAIN,
     read_scoreboard,
+    read_translations,
     score_generators,
     shipped_generators,
 )
@@ -93,7 +98,7 @@ n_half = per_budget(budget, smoke=200, lab=624, full=624)
 n_load = per_budget(budget, smoke=2000, lab=None, full=None)
 n_held_out = per_budget(budget, smoke=240, lab=None, full=None)
 repeats = per_budget(budget, smoke=3, lab=6, full=20)
-train_steps = per_budget(budget, smoke=60, lab=150, full=600)
+train_steps = per_budget(budget, smoke=45, lab=150, full=600)
 contrast = "FLAIR" if dataset == "phantom" else "T1"  # T1: not used elsewhere
 
 # %% [markdown]
@@ -608,6 +613,19 @@ generators = {
 }
 
 # %% [markdown]
+# Six of each. Which of these sets would you send back?
+
+# %% tags=["nbval-ignore-output"]
+plotting.show_rows(
+    {
+        name.replace(", ", ",\n"): fakes[:6]
+        for name, fakes in generators.items()
+    },
+    size=0.75,
+    alt="Six images of each generator with a known fault",
+)
+
+# %% [markdown]
 # All numbers of one set of fakes, against the reference:
 
 # %%
@@ -733,12 +751,25 @@ MetricSandbox(sandbox, start="blur")
 # ### Why FIDs of papers do not compare
 # Nothing is wrong with the next fakes: they are fresh real images. Only they
 # were *prepared* in another way than the reference: halved and enlarged by
-# another resize filter, shown in a narrower window, left in $[0, 1]$. The
-# column on the right prepares *both* sides.
+# another resize filter, stored as JPEG, shown in a narrower window, left in
+# $[0, 1]$. The column on the right prepares *both* sides.
+
 
 # %% tags=["nbval-ignore-output"]
+def stored_as_jpeg(pictures, quality=75):
+    """What a JPEG file gives back. (N, C, H, W) -> the same shape."""
+    done = []
+    for x in ((pictures + 1) * 127.5).round().byte().movedim(1, 3).numpy():
+        file = io.BytesIO()
+        Image.fromarray(x.squeeze()).save(file, "JPEG", quality=quality)
+        back = torch.from_numpy(np.array(Image.open(file))).view(x.shape)
+        done.append(back.movedim(2, 0) / 127.5 - 1)
+    return torch.stack(done)
+
+
 ways = {"nothing": lambda x: x}
 ways |= {f"resize, {k}": lambda x, k=k: resized(x, k) for k in RESIZES[1:]}
+ways["JPEG, quality 75"] = stored_as_jpeg
 ways["window, 10 % cut off each end"] = lambda x: windowed(x, 0.1)
 ways["range [0, 1]"] = lambda x: (x + 1) / 2
 prepared = {}
@@ -753,9 +784,9 @@ plotting.show_table(
 
 # %% [markdown]
 # A resize filter is worth as much as a generator. Papers resize with different
-# libraries, some store JPEG, some window a CT by hand (Parmar et al. 2022).
-# And a distance has the unit of its features, so another extractor is another
-# scale:
+# libraries, some store JPEG (both: Parmar et al. 2022), some window a CT by
+# hand, and few of them say so. And a distance has the unit of its features, so
+# another extractor is another scale:
 
 # %% tags=["nbval-ignore-output"]
 torch.manual_seed(seed)
@@ -858,6 +889,85 @@ print_facts(
 )
 
 # %% [markdown]
+# ### What can so few images tell?
+# Free of bias is not yet sharp-eyed. So give `evaluate` sets of several sizes
+# with *small* faults that we chose. How often does its permutation test say
+# that they differ ($p < 0.05$)? Before you look: which fault needs the most
+# images, and what should stand in the row of *real, others*?
+
+# %%
+small_faults = {
+    "real, others": lambda chosen: images[chosen],
+    "blur, 0.4 px": lambda chosen: blurred(images[chosen], 0.4),
+    "noise, SD 0.05": lambda chosen: noisy(images[chosen], 0.05, seed=seed),
+    "noise, SD 0.1": lambda chosen: noisy(images[chosen], 0.1, seed=seed),
+    "rarest class lost": lambda chosen: images[chosen],
+}
+few_sizes = per_budget(
+    budget, smoke=(50, 150), lab=(50, 100, 200, 400), full=(50, 100, 200, 400)
+)
+draws = per_budget(budget, smoke=2, lab=20, full=100)
+
+
+def share_noticed(name, n):
+    """Share of draws in which n faulty fakes differ from n real images."""
+    found = 0
+    for draw in range(draws):
+        pick = torch.randperm(len(images), generator=rng)
+        real, others = pick[:n], pick[n:]
+        if name == "rarest class lost":
+            others = others[labels[others] != rare]
+        fakes = small_faults[name](others[:n])
+        options = {"groups": 5, "permutations": 99, "seed": draw}
+        one = evaluate(images[real], fakes, extractor=extractor, **options)
+        found += one.p_value < 0.05
+    return found / draws
+
+
+noticed = {
+    name: [share_noticed(name, n) for n in few_sizes] for name in small_faults
+}
+
+# %% [markdown]
+# What the faults look like, and how often they are noticed.
+
+# %% tags=["nbval-ignore-output"]
+plotting.show_rows(
+    {
+        name.replace(", ", ",\n"): make(fresh[:8])
+        for name, make in small_faults.items()
+        if name != "rarest class lost"
+    },
+    size=0.8,
+    alt="Real images, slightly blurred ones, and two with a trace of noise",
+)
+plotting.show_table(
+    ["noticed at N =", *map(str, few_sizes)],
+    [(k, *(f"{v:.0%}" for v in row)) for k, row in noticed.items()],
+    note=f"share of {draws} draws with p < 0.05, {extractor.name}",
+)
+
+# %% [markdown]
+# The first row is the price of a test: it cries wolf once in twenty. The other
+# rows are its *power*. A fault that passes at N = 50 may be plain at N = 400,
+# and one that the extractor is blind to passes at every N. So "no difference
+# was found" says little until you know which difference N images would have
+# shown. Make a table like this one, with the fault that *you* fear, before you
+# collect.
+
+# %% tags=["nbval-check-output"]
+print_facts(
+    {
+        "noise of SD 0.1 is noticed in every draw at the largest N": (
+            noticed["noise, SD 0.1"][-1] == 1
+        ),
+        "nothing is noticed in at most half of the draws": (
+            sum(noticed["real, others"]) <= len(few_sizes) / 2
+        ),
+    }
+)
+
+# %% [markdown]
 # ### A distance and its use
 # Somebody wants the fakes for training. Then the honest metric is the use:
 # train a classifier on synthetic images, test it on real ones (Ravuri and
@@ -943,6 +1053,7 @@ print_facts(
 # All generators of lessons 01 to 04, from the weights that the course ships,
 # under one protocol: equal N, this extractor, the validation and test images
 # as the reference, which neither a model nor the extractor has learned from.
+# (Those of lesson 05 translate; they come below.)
 # Two rows need no network: a Gaussian over 64 PCA codes, and *training
 # images*, the row of a perfect copier.
 
@@ -1007,7 +1118,8 @@ def entry(comparison, model, score):
         return "-"
     scores = comparison.reports[model].scores
     s = next(v for k, v in scores.items() if k.startswith(score))
-    return f"{s.value:.3g}<br>({s.low:.3g} to {s.high:.3g})"
+    interval = f"({s.low:.3g} to {s.high:.3g})".replace(" ", "\u00a0")
+    return f"{s.value:.3g}<br>{interval}"
 
 
 def floor_of(comparison, score):
@@ -1066,6 +1178,68 @@ facts["here: noise through an autoencoder is last or next to it"] = (
     or "autoencoder, N(0, I)" not in mine
 )
 print_facts(facts)
+
+# %% [markdown]
+# ### Translators on the board
+# The translators of lesson 05 make images, too: from a set of T1 heads a set
+# of T2 heads. So the same protocol scores them, with held-out images of the
+# *target*, of other people, as the reference. And on the phantom the true
+# image of each head is known, so that SSIM and PSNR can stand beside. Before
+# you look: training on pairs was nearest to the truth of each head. Is it the
+# nearest as a set?
+
+# %% tags=["nbval-ignore-output"]
+translations = read_translations()
+for title, found in translations.items():
+    rows = []
+    for name in found.sets.reports:
+        distances = [entry(found.sets, name, k) for k in ("FD", "KID")]
+        paired = found.pairs.get(name, {})
+        rows.append(
+            (name, *distances, *(f"{m:.3g}" for m, *_ in paired.values()))
+        )
+    floor = [floor_of(found.sets, k) for k in ("FD", "KID")]
+    truth = [
+        *next(iter(found.pairs.values()), {})
+    ]  # SSIM and PSNR, or nothing
+    rows.append(("real vs real", *floor, *("" for _ in truth)))
+    n = next(iter(found.sets.reports.values())).n
+    plotting.show_table([f"{title}, N = {n}", "FD", "KID", *truth], rows)
+
+# %% [markdown]
+# The first table answers. Trained on pairs is *best* by SSIM and PSNR and
+# *behind* as a set: regression paints the mean of what is possible, near to
+# every truth, smoother than any real image. Two metrics, two questions.
+#
+# And look at the row *to volunteers*, the translator of lesson 05 that deletes
+# nineteen lesions in twenty. By SSIM and PSNR it is ahead of the one trained
+# on *piles of patients*, which keeps over half of them; KID cannot tell the
+# two apart, and the intervals of their Fréchet distances overlap. No number of
+# this lesson knows which part of an image matters. If it is the lesion, count
+# lesions.
+
+# %% tags=["nbval-check-output"]
+t2_made = next(iter(translations.values()))
+kid_of = {
+    name: next(v for k, v in r.scores.items() if k.startswith("KID"))
+    for name, r in t2_made.sets.reports.items()
+}
+ssim_of = {name: scores["SSIM"] for name, scores in t2_made.pairs.items()}
+pairs_row, cycle_row = "trained on pairs", "CycleGAN"
+print_facts(
+    {
+        "on pairs: the better SSIM, intervals apart": (
+            ssim_of[pairs_row][1] > ssim_of[cycle_row][2]
+        ),
+        "without pairs: the better KID, intervals apart": (
+            kid_of[cycle_row].high < kid_of[pairs_row].low
+        ),
+        "lesions deleted: the better SSIM again, intervals apart": (
+            ssim_of["CycleGAN, to volunteers"][1]
+            > ssim_of["CycleGAN, piles of patients"][2]
+        ),
+    }
+)
 
 # %% [markdown]
 # ## Break it
@@ -1266,9 +1440,33 @@ print_facts(
 # %% [markdown]
 # ### "Karras et al. enhance the Inception Score with FID"
 # FID is by Heusel et al. (2017), who introduced it in a paper on two learning
-# rates for GANs. This is a matter of reading, not of measuring: see the
-# references.
-#
+# rates for GANs. That is a matter of reading. "Enhance" can be measured: FID
+# takes *features* and a set of *real* images, the Inception Score
+# *probabilities* and nothing else. Do the two rank the faults of the table
+# alike?
+
+# %% tags=["nbval-check-output"]
+needed = {
+    name: list(inspect.signature(function).parameters)
+    for name, function in {
+        "Frechet distance": metrics.frechet_distance,
+        "Inception Score": metrics.inception_score,
+    }.items()
+}
+for name, arguments in needed.items():
+    print(f"{name} of", " and ".join(arguments))
+by_fd = sorted(table, key=lambda name: table[name][FD])
+by_is = sorted(table, key=lambda name: -table[name]["IS"])
+print_facts(
+    {
+        "other real images: the Fréchet distance of the same fakes changes": (
+            frechet_distance(noise_f, fresh_f) > 2 * real_row[FD]
+        ),
+        "both rank the six sets alike": by_fd == by_is,
+    }
+)
+
+# %% [markdown]
 # ### "LPIPS uses the layers of Inception V3"
 # AlexNet, VGG or SqueezeNet, with a learned weight for each channel (Zhang et
 # al. 2018). The library offers what the paper has. Its backbones are large,
@@ -1478,8 +1676,9 @@ else:
 # Can I use FID on my few medical images? Not FID, and not alone. With a few
 # hundred images take KID, or a Fréchet distance on an extractor with fewer
 # features than you have images, at equal N, with an interval and beside real
-# against real; add recall or coverage for what is missing, an audit for what
-# is copied, and the use for what it is for.
+# against real. Measure first which fault so few images would show. Add recall
+# or coverage for what is missing, an audit for what is copied, and the use for
+# what it is for.
 #
 # The headline numbers of this run:
 

@@ -1,9 +1,9 @@
-"""The scoreboard that the course ships: every generator, three data sets, one protocol.
+"""The scoreboard that the course ships: every model, three data sets, one protocol.
 
     python tests/benchmarks/scoreboard.py --data DIR [--out course_lib/scoreboard.json]
 
-DIR holds pneumoniamnist.npz and mednist_64.npz, in it or in subfolders. Takes about
-five minutes on two cores.
+DIR holds pneumoniamnist.npz and mednist_64.npz, in it or in subfolders. Takes about a
+minute on two cores.
 """
 
 import argparse
@@ -18,9 +18,11 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
 from course_lib.datasets import load_images  # noqa: E402
+from course_lib.domains import Domains, sick_and_well, two_clinics  # noqa: E402
 from course_lib.features import for_models  # noqa: E402
 from course_lib.runtime import atomic_path  # noqa: E402
 from course_lib.scoreboard import (  # noqa: E402
@@ -28,6 +30,7 @@ from course_lib.scoreboard import (  # noqa: E402
     CONDITIONAL,
     PLAIN,
     score_generators,
+    score_translators,
     weights_used,
 )
 
@@ -37,6 +40,14 @@ TABLES = {  # title: file or name, side, kinds of generators, contrast
     "phantom, FLAIR, 32 px": ("phantom", 32, CONDITIONAL, "FLAIR"),
     "PneumoniaMNIST, 28 px": ("pneumoniamnist.npz", 28, EVERY, "T1"),
     "MedNIST, 64 px": ("mednist_64.npz", 64, EVERY, "T1"),
+}
+UNPAIRED = ("cyclegan", "cyclegan_patients", "cyclegan_volunteers", "cyclegan_paired")
+TRANSLATIONS = {  # title: file or name, side, kinds of translators, target
+    "T1 to T2, phantom, 32 px": ("phantom", 32, UNPAIRED, "T2"),
+    "T1 to skull CT, phantom, 32 px": ("phantom", 32, ["cyclegan_ct"], "skull CT"),
+    "tumour to none, phantom, 32 px": ("phantom", 32, ["cyclegan_well"], None),
+    "pneumonia to normal, 28 px": ("pneumoniamnist.npz", 28, ["cyclegan_well"], None),
+    "simulated to real CT, 64 px": ("mednist_64.npz", 64, ["cyclegan_well"], None),
 }
 
 
@@ -57,6 +68,12 @@ def md5(dataset):
     return hashlib.md5(Path(dataset).read_bytes()).hexdigest()
 
 
+def source(name, dataset, size, kinds):
+    """What a table rests on."""
+    used = weights_used(dataset, size, kinds)
+    return {"dataset": name, "size": size, "weights": used, "md5": md5(dataset)}
+
+
 def load(dataset, size, contrast):
     """What models may learn from, its labels, and what nobody learned from."""
     images, labels, _ = load_images(dataset, "train", size, contrast=contrast)
@@ -66,6 +83,28 @@ def load(dataset, size, contrast):
         for split in ("val", "test")
     ]
     return images[kept], labels[kept], torch.cat(parts)
+
+
+def load_domains(dataset, size, target):
+    """The two domains of a translation, validation and test images together."""
+    parts = [
+        two_clinics(split, size, target=target)
+        if target
+        else sick_and_well(dataset, split, size)
+        for split in ("val", "test")
+    ]
+
+    def together(name, join):
+        found = [getattr(part, name) for part in parts]
+        return None if found[0] is None else join(found)
+
+    return Domains(
+        *(together(name, torch.cat) for name in ("a", "b")),
+        parts[0].names,
+        parts[0].class_b,
+        together("truth", torch.cat),
+        together("people", np.concatenate),
+    )
 
 
 def main():
@@ -81,15 +120,22 @@ def main():
         table = score_generators(dataset, *sets, kinds=kinds, n=given.n)
         print(f"\n{title}: {table}", flush=True)
         tables[title] = table.to_dict()
-        used = weights_used(dataset, size, kinds)
-        sources[title] = {"dataset": name, "size": size, "weights": used}
-        sources[title]["md5"] = md5(dataset)
+        sources[title] = source(name, dataset, size, kinds)
+    translations = {}
+    for title, (name, size, kinds, target) in TRANSLATIONS.items():
+        dataset = find(name, given.data)
+        domains = load_domains(dataset, size, target)
+        found = score_translators(dataset, domains, kinds, n=given.n)
+        print(f"\n{title}: {found.sets}\n{found.pairs or 'no truth'}", flush=True)
+        translations[title] = {"sets": found.sets.to_dict(), "pairs": found.pairs}
+        sources[title] = source(name, dataset, size, kinds)
     content = {
         "command": "python tests/benchmarks/scoreboard.py --data DIR",
         "date": datetime.date.today().isoformat(),
         "torch": torch.__version__,
         "sources": sources,
         "tables": tables,
+        "translations": translations,
     }
     with atomic_path(given.out) as temporary:
         text = json.dumps(content, indent=1, allow_nan=False) + "\n"
