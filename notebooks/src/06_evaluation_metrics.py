@@ -908,7 +908,11 @@ few_sizes = per_budget(
 )
 draws = per_budget(budget, smoke=2, lab=20, full=100)
 
+# %% [markdown]
+# A draw: n real images, n others with the fault, nobody on both sides.
 
+
+# %%
 def share_noticed(name, n):
     """Share of draws in which n faulty fakes differ from n real images."""
     found = 0
