@@ -150,7 +150,8 @@ def curves(game: Game) -> str:
     plots.append(_plot("D says", steps, says))
     sizes = {"at G": over("gradient at G"), "of D": over("slope of D")}
     plots.append(_plot("gradient", steps, sizes, log=True))
-    return f'<div style="width:250px;line-height:1.25">{"".join(plots)}</div>'
+    row = "display:flex;flex-wrap:wrap;gap:4px 16px;line-height:1.3"
+    return f'<div style="{row}">{"".join(plots)}</div>'
 
 
 def _plot(
@@ -163,7 +164,7 @@ def _plot(
     floor: float | None = None,
     log: bool = False,
 ) -> str:
-    width, height = 250, 60
+    width, height = 194, 60
     colours = dict(zip(lines, (COLOURS[0], COLOURS[1]), strict=False))
     every = np.concatenate(
         [np.asarray(values, dtype=float) for values in lines.values()]
@@ -202,11 +203,11 @@ def _plot(
     )
     label = ", ".join(f"{name} {values[-1]:.3g}" for name, values in lines.items())
     return (
-        f'<div style="font-size:12px">{html.escape(title)}: {told}</div>'
+        f'<div><div style="font-size:12px">{html.escape(title)}: {told}</div>'
         f'<svg role="img" aria-label="{html.escape(title)} against the step; now '
         f'{html.escape(label)}" width="{width}" height="{height}">'
         f'<path d="M4 0V{height - 4}H{width - 4}" fill="none" stroke="currentColor" '
-        f'opacity=".5"/>{drawn}</svg>'
+        f'opacity=".5"/>{drawn}</svg></div>'
     )
 
 

@@ -355,7 +355,8 @@ def _row(key: str, r: Reading) -> str:
         else f'<circle cx="{at:.1f}" cy="10" r="5" fill="{colour}"/>'
     )
     plot = (
-        f'<svg width="300" height="20" role="img" aria-label="{SHOWN[key][0]}: '
+        '<svg width="300" height="20" style="display:block" role="img" '
+        f'aria-label="{SHOWN[key][0]}: '
         f'{"worse than" if r.notices else "like"} real images">'
         f'<rect x="{middle - band:.1f}" width="{2 * band:.1f}" height="20" '
         'fill="currentColor" opacity=".12"/>'

@@ -36,8 +36,8 @@ LAYERS = (
     "evaluation audit conditional scoreboard detection reader_answers reader_study",
     "gan_lab gan_lab_picture gan_lab_widget scrubber reader_widget "
     "browser_model browser_widget latent_explorer translation_viewer progress "
-    "mr_console metric_sandbox widgets sandbox_widget checks lint notebooks pages "
-    "run_cards jobs grids cluster runner website answers submissions sandbox "
+    "mr_console mr_widget metric_sandbox widgets sandbox_widget checks lint notebooks "
+    "pages run_cards jobs grids cluster runner website answers submissions sandbox "
     "marking gradebook grading assignments teaching",
 )
 LAYER = {name: i for i, line in enumerate(LAYERS) for name in line.split()}
