@@ -20,7 +20,8 @@ import traitlets
 from torch import Tensor
 
 from course_lib import gan_lab, gan_lab_picture, runtime
-from course_lib.gan_lab import CLIPPED, LOSSES, MADE, PLAYERS, PRESETS, Game
+from course_lib.gan_lab import CLIPPED, LOSSES, MADE, PLAYERS, Game
+from course_lib.gan_lab_presets import PRESETS
 from course_lib.widgets import LiveWidget, slider_names
 
 RATES = (1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2)
@@ -303,7 +304,7 @@ class GANLab(LiveWidget):
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
-            self._hint = "Training needs a notebook; in a script use gan_lab.play."
+            self._hint = "Training needs a notebook; gan_lab_presets.play needs none."
             self.train.value = False
             self.redraw()
             return

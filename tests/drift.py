@@ -34,7 +34,7 @@ LAYERS = (
     "training parallel checkpoints feature_net features feature_training pretrained "
     "reports",
     "evaluation audit conditional scoreboard detection reader_answers reader_study",
-    "gan_lab gan_lab_picture gan_lab_widget scrubber reader_widget "
+    "gan_lab gan_lab_presets gan_lab_picture gan_lab_widget scrubber reader_widget "
     "browser_model browser_widget latent_explorer translation_viewer progress "
     "mr_console mr_widget metric_sandbox widgets sandbox_widget checks lint notebooks "
     "pages run_cards jobs grids cluster runner website answers submissions sandbox "

@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 
 from course_lib import gan_lab, gan_lab_picture, gan_lab_widget, gans, runtime
-from course_lib.gan_lab import LOSSES, PRESETS, Game, made_data
+from course_lib.gan_lab import LOSSES, Game, made_data
+from course_lib.gan_lab_presets import PRESETS, play, preset_game
 from course_lib.gan_lab_widget import DRAWN, FEATURES, GANLab
 
 
@@ -26,7 +27,7 @@ def small(**settings):
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_the_preset_collapse_covers_at_most_two_of_eight_modes(seed):
-    game, look = gan_lab.play("collapse", seed)
+    game, look = play("collapse", seed)
     assert look.numbers["modes"] <= 2
     assert look.numbers["W1"] > 3 * game.floor
     assert PRESETS["collapse"].outcome(game.history) == 0
@@ -34,14 +35,14 @@ def test_the_preset_collapse_covers_at_most_two_of_eight_modes(seed):
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_the_preset_healthy_covers_at_least_seven_of_eight_modes(seed):
-    game, look = gan_lab.play("healthy", seed)
+    game, look = play("healthy", seed)
     assert look.numbers["modes"] >= 7
     assert look.numbers["W1"] < 2.5 * game.floor
     assert PRESETS["healthy"].outcome(game.history) == 2
 
 
 def test_a_strong_d_silences_the_saturating_loss_and_not_the_other():
-    game, _ = gan_lab.play("D too strong")
+    game, _ = play("D too strong")
     assert PRESETS["D too strong"].outcome(game.history) == 0
     loud = small(**PRESETS["D too strong"].settings | {"loss": "non-saturating"})
     loud.look()
@@ -51,7 +52,7 @@ def test_a_strong_d_silences_the_saturating_loss_and_not_the_other():
 
 
 def test_a_clipped_critic_is_flat_and_its_weights_lie_at_the_bound():
-    game, look = gan_lab.play("clipped to death")
+    game, look = play("clipped to death")
     assert PRESETS["clipped to death"].outcome(game.history) == 0
     assert look.numbers["at the bound"] > 0.3
     assert weights(game.d).abs().max() <= 0.01 + 1e-6
@@ -67,7 +68,7 @@ def test_a_penalty_mends_what_clipping_broke_as_the_lesson_says():
 
 
 def test_d_learns_few_points_by_heart():
-    game, _ = gan_lab.play("few data")
+    game, _ = play("few data")
     assert game.history[0]["prefers what it saw"] < 0.6
     assert PRESETS["few data"].outcome(game.history) == 2
 
@@ -231,7 +232,7 @@ def test_features_keep_apart_what_their_main_direction_keeps_apart():
         (lambda: made_data("circle"), "ring, grid, line"),
         (lambda: small(loss="wasserstein"), "Wasserstein, clipped"),
         (lambda: small().advance(1, "nobody"), "D alone"),
-        (lambda: gan_lab.preset_game("sick"), "healthy"),
+        (lambda: preset_game("sick"), "healthy"),
     ],
 )
 def test_a_wrong_name_is_answered_with_the_right_ones(wrong, word):
@@ -438,7 +439,7 @@ def test_each_preset_lies_on_the_knobs_and_asks_its_question(lab, name):
     assert lab.game.loss == preset.settings.get("loss", "non-saturating")
     assert (lab.game.data.seen is not None) == (preset.few is not None)
     assert preset.question in lab.question.value and lab.answer.value is None
-    twin = gan_lab.preset_game(name)
+    twin = preset_game(name)
     assert torch.equal(weights(twin.g), weights(lab.game.g))
 
 

@@ -128,7 +128,8 @@ FOCUS = """(control) => {
 }"""
 CONTROLS = (
     "button:enabled:visible, input:enabled:visible, select:enabled:visible, "
-    "[role=slider]:visible, [role=application]:visible"
+    "[role=slider]:not([disabled] *):visible, "
+    "[role=application]:visible:not([aria-hidden=true])"
 )
 PAINTS = """(root) => [...root.querySelectorAll("svg *")].flatMap((x) => {
   const { fill, stroke, strokeWidth } = getComputedStyle(x);
