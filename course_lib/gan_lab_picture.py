@@ -196,10 +196,10 @@ def _plot(
             'stroke-dasharray="2 3"/>'
         )
     told = ", ".join(
-        f'<b style="color:{colours[name]}">'
+        f'<b style="border-bottom:2px {"dashed" if k else "solid"} {colours[name]}">'
         + (f"{html.escape(name)} " if len(lines) > 1 else "")
         + f"{values[-1]:.2g}</b>"
-        for name, values in lines.items()
+        for k, (name, values) in enumerate(lines.items())
     )
     label = ", ".join(f"{name} {values[-1]:.3g}" for name, values in lines.items())
     return (

@@ -15,6 +15,7 @@ const STYLE = `
 .mr-row output { flex: 0 0 48px; text-align: right; font-variant-numeric: tabular-nums; }
 .mr-view, .mr-plots { display: flex; flex-wrap: wrap; gap: 16px; align-items: flex-start; }
 .mr-plots { margin-top: 12px; }
+.mr-plots svg { flex: 1 1 330px; max-width: 420px; }
 .mr canvas { image-rendering: pixelated; display: block; border-radius: 3px; max-width: 100%; }
 .mr-side { flex: 1 1 330px; max-width: 440px; }
 .mr-key { display: grid; grid-template-columns: 1fr 1fr; margin: 12px 0; }
@@ -102,7 +103,7 @@ function render({ model, el }) {
     });
     const marks = ticks.filter((v) => v >= least && v <= most).map((v) =>
       `<text x="${X(v).toFixed(0)}" y="${floor + 14}" text-anchor="${v === most ? "end" : "middle"}">${v}</text>`);
-    return `<svg role="img" aria-label="Signal against ${axis}, ${times[axis]} ms chosen" width="${width}" height="${height}" font-size="11" fill="currentColor">`
+    return `<svg role="img" aria-label="Signal against ${axis}, ${times[axis]} ms chosen" viewBox="0 0 ${width} ${height}" font-size="11" fill="currentColor">`
       + `<path d="M${left} 0V${floor}H${width - left}" fill="none" stroke="currentColor"/>`
       + `<path d="M${X(times[axis])} 0V${floor}" stroke="currentColor" stroke-dasharray="1 3"/>${lines.join("")}${marks.join("")}`
       + `<text x="${width / 2}" y="${height - 4}" text-anchor="middle">${axis} (ms); up: signal, 0 to 1</text></svg>`;

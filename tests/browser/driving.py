@@ -17,7 +17,7 @@ LOOK = "(x) => x.tagName === 'CANVAS' ? x.toDataURL() : x.src + x.alt"
 SLIDE = """async (slider, picture) => {
   const look = () => picture.toDataURL();
   const low = Number(slider.min), high = Number(slider.max), times = [];
-  const many = Math.min(24, Math.round((high - low) / Number(slider.step || 1)) + 1);
+  const many = Math.min(12, Math.round((high - low) / Number(slider.step || 1)) + 1);
   let same = 0;
   for (let i = 0; i < many; i++) {
     const before = look();
@@ -26,7 +26,7 @@ SLIDE = """async (slider, picture) => {
     slider.dispatchEvent(new Event("input", { bubbles: true }));
     times.push(performance.now() - start);
     same += look() === before;
-    await new Promise((go) => setTimeout(go, 20));
+    await new Promise(requestAnimationFrame);
   }
   return { times, same };
 }"""
