@@ -18,6 +18,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from course_lib import gans, wasserstein
 from course_lib.autoencoders import fit_pca
+from course_lib.runtime import one_thread
 from course_lib.training import EMA
 
 HALF = 1.6  # what is shown of the plane: from -HALF to HALF both ways
@@ -130,17 +131,6 @@ def _from(points: Tensor, noise: float = 0.0) -> Draw:
 # --- the game ------------------------------------------------------------------------
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Networks this small are slower on two threads than on one."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
 class Game:
     """G and D on points. `advance` trains, `look` measures; knobs are attributes.
 
@@ -214,7 +204,7 @@ class Game:
             raise ValueError(f"who {who!r}: choose from {', '.join(PLAYERS)}")
         self.opt_g.param_groups[0]["lr"] = self.rate_g
         self.opt_d.param_groups[0]["lr"] = self.rate_d
-        with self._own_random(), _one_thread():
+        with self._own_random(), one_thread():
             for _ in range(steps):
                 if who != "G alone":
                     for _ in range(self.k):
@@ -274,7 +264,7 @@ class Game:
 
     def look(self, heat: int = 48, arrows: int = 13) -> Look:
         """What there is to see now; its numbers are added to `history`."""
-        with _one_thread():
+        with one_thread():
             with torch.no_grad():
                 generator = self.mean.module if self.ema else self.g
                 samples = generator(self.z)

@@ -193,19 +193,20 @@ def wait_for_server(server, home):
     pytest.fail(f"JupyterLab did not start:\n{(home / 'log').read_text()[-3000:]}")
 
 
-# Runs all cells, or those up to the first one that holds `until`; the errors of all.
-RUN = """async (until) => {
+# Runs all cells; or of each text the first cell that holds it, where wanted with all
+# cells above. The errors of all.
+RUN = """async ([texts, above]) => {
   const { shell, commands } = window.jupyterapp, panel = shell.currentWidget;
   await panel.context.ready;
   await panel.sessionContext.ready;
   const notebook = panel.content;
   const code = notebook.widgets.filter((cell) => cell.model.type === "code");
-  if (until === null) await commands.execute("notebook:run-all-cells");
-  else {
-    const last = code.find((cell) => cell.model.sharedModel.source.includes(until));
-    notebook.activeCellIndex = notebook.widgets.indexOf(last);
+  if (!texts.length) await commands.execute("notebook:run-all-cells");
+  for (const text of texts) {
+    const wanted = code.find((cell) => cell.model.sharedModel.source.includes(text));
+    notebook.activeCellIndex = notebook.widgets.indexOf(wanted);
     notebook.deselectAll();
-    await commands.execute("notebook:run-all-above");
+    if (above) await commands.execute("notebook:run-all-above");
     await commands.execute("notebook:run-cell");
   }
   return code.flatMap((cell) => cell.model.outputs.toJSON())
@@ -215,22 +216,23 @@ RUN = """async (until) => {
 
 @pytest.fixture(scope="module")
 def open_notebook(lab, chromium):
-    """open_notebook(name, until=None) -> its page, with the cells executed.
+    """open_notebook(name, *texts, above=False) -> its page, with cells executed.
 
-    Opened again in the same file of tests, it is the same page.
+    With texts it is the first cell that holds each, or that and all `above` it. Opened
+    again in the same file of tests, it is the same page.
     """
     pages = {}
 
-    def open_one(name, until=None):
-        if (name, until) not in pages:
+    def open_one(name, *texts, above=False):
+        if (name, texts) not in pages:
             page = new_page(chromium).page
             page.goto(f"{lab.address}/lab/tree/{name}?reset")
             page.wait_for_selector(".jp-Notebook .jp-Cell")
             there = "() => window.jupyterapp?.shell.currentWidget?.context"
             page.wait_for_function(there)
-            assert page.evaluate(RUN, until) == []
-            pages[name, until] = page
-        return pages[name, until]
+            assert page.evaluate(RUN, [list(texts), above]) == []
+            pages[name, texts] = page
+        return pages[name, texts]
 
     yield open_one
     for page in pages.values():
@@ -240,11 +242,14 @@ def open_notebook(lab, chromium):
 
 @pytest.fixture(scope="module")
 def open_lesson(open_notebook):
-    """open_lesson("00") -> the page of that student lesson after Run All Cells."""
+    """open_lesson("00") -> the page of that student lesson after Run All Cells.
 
-    def open_one(number, until=None):
+    Texts and `above` as for `open_notebook`.
+    """
+
+    def open_one(number, *texts, above=False):
         (lesson,) = sources.select([number], sources.ROOT)
-        return open_notebook(lesson.student.name, until)
+        return open_notebook(lesson.student.name, *texts, above=above)
 
     return open_one
 

@@ -23,7 +23,7 @@ RIGHT = "def null_time(t1, tr):\n    return t1 * np.log(2 / (1 + np.exp(-tr / t1
 def test_a_solved_exercise_is_kept_shown_and_exported(
     open_lesson, open_cells, lab, screenshots
 ):
-    page = open_lesson("00", "from course_lib")
+    page = open_lesson("00", "import numpy as np")
     check = "check_null_time(null_time)"
     said = page.evaluate(SOLVED, ["def null_time", WRONG, check])
     assert "E00.2 not yet" in said
