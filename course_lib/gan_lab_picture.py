@@ -196,15 +196,15 @@ def _plot(
             'stroke-dasharray="2 3"/>'
         )
     told = ", ".join(
-        f'<b style="border-bottom:2px {"dashed" if k else "solid"} {colours[name]}">'
+        f'<span style="border-bottom:2px {"dashed" if k else "solid"} {colours[name]}">'
         + (f"{html.escape(name)} " if len(lines) > 1 else "")
-        + f"{values[-1]:.2g}</b>"
+        + f"{values[-1]:.2g}</span>"
         for k, (name, values) in enumerate(lines.items())
     )
     label = ", ".join(f"{name} {values[-1]:.3g}" for name, values in lines.items())
     return (
-        f'<div style="width:{width}px;font-size:11px">{html.escape(title)}: {told}'
-        f'<svg role="img" aria-label="{html.escape(title)} against the step; now '
+        f'<div style="width:{width}px;font-size:11px;white-space:nowrap">'
+        f'{html.escape(title)}: {told}<svg style="display:block" role="img" aria-label="{html.escape(title)} against the step; now '
         f'{html.escape(label)}" width="{width}" height="{height}">'
         f'<path d="M4 0V{height - 4}H{width - 4}" fill="none" stroke="currentColor" '
         f'opacity=".5"/>{drawn}</svg></div>'
