@@ -204,7 +204,8 @@ def _plot(
     label = ", ".join(f"{name} {values[-1]:.3g}" for name, values in lines.items())
     return (
         f'<div style="width:{width}px;font-size:11px;white-space:nowrap">'
-        f'{html.escape(title)}: {told}<svg style="display:block" role="img" aria-label="{html.escape(title)} against the step; now '
+        f'{html.escape(title)}: {told}<svg style="display:block" role="img" '
+        f'aria-label="{html.escape(title)} against the step; now '
         f'{html.escape(label)}" width="{width}" height="{height}">'
         f'<path d="M4 0V{height - 4}H{width - 4}" fill="none" stroke="currentColor" '
         f'opacity=".5"/>{drawn}</svg></div>'
