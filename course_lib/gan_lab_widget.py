@@ -31,7 +31,8 @@ FEW = {
     "64 points": 64,
     "16 points": 16,
 }
-UNSEEN_S = 3.0  # nobody has seen a picture for so long: pause
+UNPAINTED_S = 0.5  # so long the next picture waits for the last one to be painted
+UNSEEN_S = 10.0  # nobody has seen a picture for so long: pause
 
 
 class Plane(anywidget.AnyWidget):
@@ -366,7 +367,7 @@ class GANLab(LiveWidget):
         the page to have painted the last one, so that none is ever queued.
         """
         loop = asyncio.get_running_loop()
-        last_seen = loop.time()
+        last_seen, painted = loop.time(), self.plane.painted
         try:
             while self.train.value:
                 self._due = self.speed.value
@@ -379,11 +380,12 @@ class GANLab(LiveWidget):
                 await asyncio.sleep(0.002)
                 sent = loop.time()
                 while (
-                    self.plane.painted < self.plane.frame and loop.time() < sent + 0.5
+                    self.plane.painted < self.plane.frame
+                    and loop.time() < sent + UNPAINTED_S
                 ):
                     await asyncio.sleep(0.005)
-                if self.plane.painted == self.plane.frame:
-                    last_seen = loop.time()
+                if self.plane.painted != painted:  # an older one, where the way is long
+                    last_seen, painted = loop.time(), self.plane.painted
                 elif loop.time() > last_seen + UNSEEN_S:
                     self._hint = "Paused: nobody was looking."
                     break

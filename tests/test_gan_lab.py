@@ -348,16 +348,21 @@ def test_pause_and_train_in_one_breath_leave_one_run(lab):
     asyncio.run(story())
 
 
-def test_no_picture_is_sent_before_the_last_one_was_painted(lab):
+def test_no_picture_is_sent_before_the_last_one_was_painted(lab, monkeypatch):
+    monkeypatch.setattr(gan_lab_widget, "UNPAINTED_S", 600)
+    monkeypatch.setattr(gan_lab_widget, "UNSEEN_S", 600)
     lab.loss.value = "hinge"  # a person's own settings: no end
 
     async def story():
-        lab.train.value = True
-        await asyncio.sleep(0.3)
         waiting = lab.plane.frame
-        lab.plane.painted = waiting
-        await asyncio.sleep(0.2)
-        assert lab.plane.frame == waiting + 1
+        lab.train.value = True
+        for _ in range(3):
+            while lab.plane.frame == waiting:
+                await asyncio.sleep(0.005)
+            waiting += 1
+            await asyncio.sleep(0.1)  # in which nothing may be sent
+            assert lab.plane.frame == waiting
+            lab.plane.painted = waiting
         lab.train.value = False
 
     asyncio.run(story())

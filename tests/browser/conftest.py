@@ -235,8 +235,13 @@ def open_notebook(lab, chromium):
         return pages[name, texts]
 
     yield open_one
+    for page in pages.values():  # all at once
+        page.evaluate(
+            "() => { const { sessionContext } = window.jupyterapp.shell.currentWidget;"
+            " window.gone = sessionContext.shutdown(); }"
+        )
     for page in pages.values():
-        page.evaluate("window.jupyterapp.shell.currentWidget.sessionContext.shutdown()")
+        page.evaluate("window.gone")
         page.context.close()
 
 

@@ -75,10 +75,10 @@ def look(picture):
 
 def wait_until(page, holds):
     """Wait until `holds()`; a minute is generous on any machine."""
-    for _ in range(1200):
+    for _ in range(3000):
         if holds():
             return
-        page.wait_for_timeout(50)
+        page.wait_for_timeout(20)
     raise AssertionError("what was waited for did not come in a minute")
 
 

@@ -1,4 +1,6 @@
-"""The knobs of the MR scanner of lesson 00: in JupyterLab, and in the page of `run`."""
+"""Lesson 00: the knobs of the MR scanner, and what a person has solved."""
+
+import csv
 
 import numpy as np
 import pytest
@@ -101,3 +103,45 @@ def test_the_browser_draws_what_the_reference_draws_for_every_protocol(alone):
         assert console.get_by_text(DONE).count() == sum(judged.values())
         described = picture.evaluate("(c) => c.ariaLabel")
         assert described == mr_console.describe(tr=tr, te=te, ti=ti)
+
+
+# --- progress
+
+# Writes a source into the first cell that holds a text, or with no text into a new one
+# at the end, and runs it; its outputs.
+WRITE = """async ([text, source]) => {
+  const { shell, commands } = window.jupyterapp, notebook = shell.currentWidget.content;
+  const all = notebook.widgets;
+  const found = all.findIndex((cell) => text && cell.model.type === "code" &&
+    cell.model.sharedModel.source.includes(text));
+  notebook.activeCellIndex = found < 0 ? all.length - 1 : found;
+  notebook.deselectAll();
+  if (found < 0) await commands.execute("notebook:insert-cell-below");
+  const cell = notebook.activeCell;
+  cell.model.sharedModel.source = source;
+  await commands.execute("notebook:run-cell");
+  return JSON.stringify(cell.model.outputs.toJSON());
+}"""
+WRONG = "def null_time(t1, tr):\n    return t1 * np.log(2)"
+RIGHT = "def null_time(t1, tr):\n    return t1 * np.log(2 / (1 + np.exp(-tr / t1)))"
+CHECK = "check_null_time(null_time)"
+
+
+def test_a_solved_exercise_is_kept_shown_and_exported(open_lesson, lab, screenshots):
+    page = open_lesson("00")
+    page.evaluate(WRITE, ["def null_time", WRONG])
+    assert "E00.2 not yet" in page.evaluate(WRITE, [CHECK, CHECK])
+    page.evaluate(WRITE, ["def null_time", RIGHT])
+    said = page.evaluate(WRITE, [CHECK, CHECK])
+    assert "E00.2 solved" in said and "1 of" in said
+    names = "export_progress, show_progress"
+    show = f"from course_lib.progress import {names}\nshow_progress()"
+    assert "\N{CHECK MARK} E00.2 (2)" in page.evaluate(WRITE, ["", show])
+    table = page.locator("table").last
+    assert "\N{CHECK MARK} E00.2 (2)" in table.inner_text()
+    table.screenshot(path=screenshots / "progress.png")
+    page.evaluate(WRITE, ["", "export_progress('mine.csv')"])
+    with (lab.folder / "mine.csv").open(newline="") as file:
+        rows = list(csv.reader(file))
+    assert rows[0] == ["exercise", "solved", "tries"]
+    assert ["E00.2", "1", "2"] in rows
