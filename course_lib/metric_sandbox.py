@@ -358,7 +358,10 @@ def said(setting: Setting) -> str:
 def to_html(sandbox: Sandbox, setting: Setting, *, scale: int = 1) -> str:
     """Fakes, numbers and one common axis as one piece of HTML, without scripts."""
     readings = sandbox.readings(setting)
-    pixels = base64.b64encode(_strip(sandbox, setting, scale)).decode()
+    picture = _picture(sandbox, setting, 1, 8)  # the browser enlarges it, by squares
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", compress_level=1)
+    pixels = base64.b64encode(buffer.getvalue()).decode()
     head = "".join(
         f'<th scope="col" style="text-align:{side};padding:0 .6em">{text}</th>'
         for text, side in (
@@ -374,6 +377,8 @@ def to_html(sandbox: Sandbox, setting: Setting, *, scale: int = 1) -> str:
     # decoding="sync": no empty frame between two pictures
     return (
         f'<img decoding="sync" src="data:image/png;base64,{pixels}" '
+        f'width="{scale * picture.width}" height="{scale * picture.height}" '
+        'style="image-rendering:pixelated" '
         f'alt="{html.escape(describe(sandbox, setting))}">'
         f"<div>Above: real images. Below: {html.escape(said(setting).lower())}.</div>"
         '<table style="border-collapse:collapse;color:inherit;line-height:1.7">'
@@ -417,15 +422,8 @@ def _row(key: str, r: Reading) -> str:
     )
 
 
-def _strip(sandbox: Sandbox, setting: Setting, scale: int, count: int = 8) -> bytes:
-    """PNG: some real images of the reference above as many fakes."""
-    picture = _picture(sandbox, setting, scale, count)
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()
-
-
 def _picture(sandbox: Sandbox, setting: Setting, scale: int, count: int) -> Any:
+    """Some real images of the reference above as many fakes, as a PIL image."""
     from PIL import Image
 
     # the composition of all n, so that lost and copied images can be seen
