@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from course_lib import gan_lab
 from course_lib.gan_lab import HALF, Game, Look
+from course_lib.gan_lab_presets import PRESETS, play
 from course_lib.plotting import COLOURS
 
 SIZE = 420  # pixels of the plane
@@ -150,7 +150,8 @@ def curves(game: Game) -> str:
     plots.append(_plot("D says", steps, says))
     sizes = {"at G": over("gradient at G"), "of D": over("slope of D")}
     plots.append(_plot("gradient", steps, sizes, log=True))
-    return f'<div style="width:250px;line-height:1.25">{"".join(plots)}</div>'
+    row = "display:flex;flex-wrap:wrap;gap:4px 10px;line-height:1.3"
+    return f'<div style="{row}">{"".join(plots)}</div>'
 
 
 def _plot(
@@ -163,7 +164,7 @@ def _plot(
     floor: float | None = None,
     log: bool = False,
 ) -> str:
-    width, height = 250, 60
+    width, height = 200, 60
     colours = dict(zip(lines, (COLOURS[0], COLOURS[1]), strict=False))
     every = np.concatenate(
         [np.asarray(values, dtype=float) for values in lines.values()]
@@ -195,18 +196,19 @@ def _plot(
             'stroke-dasharray="2 3"/>'
         )
     told = ", ".join(
-        f'<b style="color:{colours[name]}">'
+        f'<span style="border-bottom:2px {"dashed" if k else "solid"} {colours[name]}">'
         + (f"{html.escape(name)} " if len(lines) > 1 else "")
-        + f"{values[-1]:.3g}</b>"
-        for name, values in lines.items()
+        + f"{values[-1]:.2g}</span>"
+        for k, (name, values) in enumerate(lines.items())
     )
     label = ", ".join(f"{name} {values[-1]:.3g}" for name, values in lines.items())
     return (
-        f'<div style="font-size:12px">{html.escape(title)}: {told}</div>'
-        f'<svg role="img" aria-label="{html.escape(title)} against the step; now '
+        f'<div style="width:{width}px;font-size:11px;white-space:nowrap">'
+        f'{html.escape(title)}: {told}<svg style="display:block" role="img" '
+        f'aria-label="{html.escape(title)} against the step; now '
         f'{html.escape(label)}" width="{width}" height="{height}">'
         f'<path d="M4 0V{height - 4}H{width - 4}" fill="none" stroke="currentColor" '
-        f'opacity=".5"/>{drawn}</svg>'
+        f'opacity=".5"/>{drawn}</svg></div>'
     )
 
 
@@ -235,7 +237,7 @@ def twin(names: Sequence[str], seed: int = 0) -> tuple[bytes, str]:
     )
     told = []
     for axis, name in zip(np.atleast_1d(axes), names, strict=True):
-        game, look = gan_lab.play(name, seed)
+        game, look = play(name, seed)
         axis.imshow(paint(look, 208, bands=4), interpolation="nearest")
         axis.set(xticks=[], yticks=[])
         now = look.numbers
@@ -244,7 +246,7 @@ def twin(names: Sequence[str], seed: int = 0) -> tuple[bytes, str]:
             f"(data to data {game.floor:.2f})",
             fontsize=9,
         )
-        told.append(f"{name}: {gan_lab.PRESETS[name].found(game.history)}")
+        told.append(f"{name}: {PRESETS[name].found(game.history)}")
     return _small_png(figure), "GANs on a ring of eight Gaussians. " + " ".join(told)
 
 

@@ -20,8 +20,9 @@ import traitlets
 from torch import Tensor
 
 from course_lib import gan_lab, gan_lab_picture, runtime
-from course_lib.gan_lab import CLIPPED, LOSSES, MADE, PLAYERS, PRESETS, Game
-from course_lib.widgets import LiveWidget
+from course_lib.gan_lab import CLIPPED, LOSSES, MADE, PLAYERS, Game
+from course_lib.gan_lab_presets import PRESETS
+from course_lib.widgets import LiveWidget, slider_names
 
 RATES = (1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2)
 DRAWN, FEATURES = "drawn by hand", "features of images"
@@ -30,8 +31,8 @@ FEW = {
     "64 points": 64,
     "16 points": 16,
 }
-PATIENCE_S = 0.5  # for a page to paint a picture, then the next one is drawn
-UNSEEN_S = 3.0  # nobody has seen a picture for so long: pause
+UNPAINTED_S = 0.5  # so long the next picture waits for the last one to be painted
+UNSEEN_S = 10.0  # nobody has seen a picture for so long: pause
 
 
 class Plane(anywidget.AnyWidget):
@@ -72,8 +73,8 @@ class GANLab(LiveWidget):
         import ipywidgets as w
 
         wide = {
-            "style": {"description_width": "105px"},
-            "layout": w.Layout(width="280px", max_width="100%"),
+            "style": {"description_width": "110px"},
+            "layout": w.Layout(width="400px", max_width="100%"),
         }
 
         def choice(text: str, options: Any, value: Any = None) -> Any:
@@ -99,15 +100,17 @@ class GANLab(LiveWidget):
             options=list(PRESETS),
             value=preset,
             description="Preset",
-            style={"button_width": "135px", "description_width": "50px"},
+            style={"button_width": "135px", "description_width": "60px"},
+            layout=w.Layout(width="100%"),
         )
         self.question = w.HTML()
         self.answer = w.RadioButtons(
             options=PRESETS[preset].answers,
             value=None,
             description="I expect",
+            orientation="horizontal",
             style={"description_width": "60px"},
-            layout=w.Layout(width="420px"),
+            layout=w.Layout(width="100%"),
         )
         self.train = w.ToggleButton(
             False, description="Train", icon="play", button_style="primary"
@@ -130,12 +133,12 @@ class GANLab(LiveWidget):
         self.who = w.ToggleButtons(
             options=PLAYERS,
             description="Who learns",
-            style={"button_width": "75px", "description_width": "75px"},
+            style={"button_width": "84px", "description_width": "110px"},
+            layout=w.Layout(width="400px", max_width="100%"),
         )
         self.ema = w.Checkbox(True, description="Mean of G (EMA)", **wide)
         self.plane = Plane()
         self.status, self.curves, self.message = (w.HTML() for _ in range(3))
-        self.status.layout.width = f"{gan_lab_picture.SIZE}px"
 
         for knob in (self.data, self.few, self.loss, self.seed):
             knob.observe(self.on_new, "value")
@@ -150,21 +153,19 @@ class GANLab(LiveWidget):
         self._stop_other()
 
     def _arranged(self, w: Any) -> Any:
-        """Question above; plane, knobs and curves beside each other, or below."""
-        row = w.Layout(flex_flow="row wrap")
+        """Question above; plane and knobs beside each other; the curves below."""
+
+        def heading(text: str) -> Any:
+            return w.HTML(f'<b style="font-size:13px">{text}</b>')
+
         left = w.VBox(
             [
                 w.HBox([self.train, self.step, self.restart]),
                 self.plane,
                 w.HTML(gan_lab_picture.legend()),
-                self.status,
             ]
         )
-
-        def heading(text: str) -> Any:
-            return w.HTML(f'<b style="font-size:13px">{text}</b>')
-
-        middle = w.VBox(
+        right = w.VBox(
             [
                 heading("Act at once"),
                 self.who,
@@ -182,16 +183,19 @@ class GANLab(LiveWidget):
                 self.loss,
                 self.seed,
             ],
-            layout=w.Layout(margin="0 0 0 10px"),
+            layout=w.Layout(margin="0 0 0 8px"),
         )
-        right = w.VBox([self.curves], layout=w.Layout(margin="0 0 0 10px"))
+        row = w.Layout(flex_flow="row wrap")
         return w.VBox(
             [
                 self.preset,
                 self.question,
                 self.answer,
                 self.message,
-                w.HBox([left, middle, right], layout=row),
+                w.HBox([left, right], layout=row),
+                self.curves,
+                self.status,
+                slider_names(),
             ]
         )
 
@@ -301,7 +305,7 @@ class GANLab(LiveWidget):
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
-            self._hint = "Training needs a notebook; in a script use gan_lab.play."
+            self._hint = "Training needs a notebook; gan_lab_presets.play needs none."
             self.train.value = False
             self.redraw()
             return
@@ -363,7 +367,7 @@ class GANLab(LiveWidget):
         the page to have painted the last one, so that none is ever queued.
         """
         loop = asyncio.get_running_loop()
-        last_seen = loop.time()
+        last_seen, painted = loop.time(), self.plane.painted
         try:
             while self.train.value:
                 self._due = self.speed.value
@@ -377,11 +381,11 @@ class GANLab(LiveWidget):
                 sent = loop.time()
                 while (
                     self.plane.painted < self.plane.frame
-                    and loop.time() < sent + PATIENCE_S
+                    and loop.time() < sent + UNPAINTED_S
                 ):
                     await asyncio.sleep(0.005)
-                if self.plane.painted == self.plane.frame:
-                    last_seen = loop.time()
+                if self.plane.painted != painted:  # an older one, where the way is long
+                    last_seen, painted = loop.time(), self.plane.painted
                 elif loop.time() > last_seen + UNSEEN_S:
                     self._hint = "Paused: nobody was looking."
                     break

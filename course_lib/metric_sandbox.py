@@ -19,9 +19,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from course_lib.distances import (
+    FrechetStatistics,
+    frechet_distance,
+    frechet_statistics,
+)
 from course_lib.evaluation import feature_scores, jackknife_widths
 from course_lib.features import Extractor
 from course_lib.plotting import COLOURS, to_uint8
+from course_lib.runtime import one_thread
 
 RESIZES = ("none", "nearest", "bilinear", "bicubic", "antialiased")
 GROUPS = 10  # of the jackknife
@@ -170,6 +176,7 @@ class Sandbox:
         self._near = _nearest(self.reference, self._known)
         self._features: dict[str, tuple[Tensor, Tensor]] = {}
         self._baselines: dict[tuple[int, str], dict[str, tuple[float, float]]] = {}
+        self._parts: dict[tuple[int, str], list[FrechetStatistics]] = {}
         self._last: tuple[Setting, dict[str, Reading]] | None = None
 
     def fakes(self, setting: Setting) -> Tensor:
@@ -193,7 +200,8 @@ class Sandbox:
     def readings(self, setting: Setting) -> dict[str, Reading]:
         """{key of SHOWN: Reading}; the last answer is kept."""
         if self._last is None or self._last[0] != setting:
-            self._last = setting, self._measure(setting)
+            with one_thread():
+                self._last = setting, self._measure(setting)
         return self._last[1]
 
     def _measure(self, setting: Setting) -> dict[str, Reading]:
@@ -202,7 +210,9 @@ class Sandbox:
         real = self._real_features(setting)[0][:n]
         fake = extractor(fakes).double()
         values = feature_scores(real, fake, n > extractor.dim)
-        widths, _ = jackknife_widths(real, fake, n > extractor.dim, GROUPS, 0, 0)
+        widths, _ = jackknife_widths(real, fake, False, GROUPS, 0, 0)
+        if n > extractor.dim:
+            widths["frechet"] = _frechet_width(self._real_parts(setting), fake)
         near = _nearest(fakes, self._known)
         values["copies"] = (near > self._near.quantile(0.99)).double().mean().item()
         widths["copies"] = _share_width(values["copies"], n)
@@ -232,6 +242,16 @@ class Sandbox:
             self._features[extractor.name] = tuple(extractor(x).double() for x in pair)
         return self._features[extractor.name]
 
+    def _real_parts(self, setting: Setting) -> list[FrechetStatistics]:
+        """Of the reference at this N: all of it, then without each group."""
+        key = setting.n, self._extractor(setting).name
+        if key not in self._parts:
+            real = self._real_features(setting)[0][: setting.n]
+            fold, _ = _folds(len(real))
+            kept = [real, *(real[fold != g] for g in range(GROUPS))]
+            self._parts[key] = [frechet_statistics(part) for part in kept]
+        return self._parts[key]
+
     def _baseline(self, setting: Setting) -> dict[str, tuple[float, float]]:
         """{key: (value, half-width)} of real against real at this N, mean of 4."""
         n, extractor = setting.n, self._extractor(setting)
@@ -252,6 +272,32 @@ class Sandbox:
             found["copies"] = (0.01, _share_width(0.01, n))
             self._baselines[n, extractor.name] = found
         return self._baselines[n, extractor.name]
+
+
+def _folds(n: int) -> list[Tensor]:
+    """The groups of the jackknife on both sides, as `jackknife_widths` draws them."""
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randperm(n, generator=generator) % GROUPS for _ in range(2)]
+
+
+def _frechet_width(real: list[FrechetStatistics], fake: Tensor) -> float:
+    """Half of the 95 % interval of the Frechet distance, by the jackknife.
+
+    `real`: all of it, then without each group; fake (N, d), as many. It is that of
+    `jackknife_widths`, fast enough for a slider: the real side is kept, and centred
+    features are their own factor, so that no covariance has to be decomposed.
+    """
+    from scipy.stats import t
+
+    whole, (_, fold) = frechet_statistics(fake), _folds(len(fake))
+    values = [[frechet_distance(part, whole) for part in real[1:]], []]
+    for g in range(GROUPS):
+        part = fake[fold != g]
+        centred = (part - part.mean(dim=0)) / (len(part) - 1) ** 0.5
+        kept = FrechetStatistics(len(part), part.mean(dim=0), centred)
+        values[1].append(frechet_distance(real[0], kept))
+    variance = (GROUPS - 1) * np.var(values, axis=1).sum()
+    return float(t.ppf(0.975, 2 * (GROUPS - 1)) * variance**0.5)
 
 
 def _share_width(share: float, n: int) -> float:
@@ -312,7 +358,10 @@ def said(setting: Setting) -> str:
 def to_html(sandbox: Sandbox, setting: Setting, *, scale: int = 1) -> str:
     """Fakes, numbers and one common axis as one piece of HTML, without scripts."""
     readings = sandbox.readings(setting)
-    pixels = base64.b64encode(_strip(sandbox, setting, scale)).decode()
+    picture = _picture(sandbox, setting, 1, 8)  # the browser enlarges it, by squares
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", compress_level=1)
+    pixels = base64.b64encode(buffer.getvalue()).decode()
     head = "".join(
         f'<th scope="col" style="text-align:{side};padding:0 .6em">{text}</th>'
         for text, side in (
@@ -328,6 +377,8 @@ def to_html(sandbox: Sandbox, setting: Setting, *, scale: int = 1) -> str:
     # decoding="sync": no empty frame between two pictures
     return (
         f'<img decoding="sync" src="data:image/png;base64,{pixels}" '
+        f'width="{scale * picture.width}" height="{scale * picture.height}" '
+        'style="image-rendering:pixelated" '
         f'alt="{html.escape(describe(sandbox, setting))}">'
         f"<div>Above: real images. Below: {html.escape(said(setting).lower())}.</div>"
         '<table style="border-collapse:collapse;color:inherit;line-height:1.7">'
@@ -355,7 +406,8 @@ def _row(key: str, r: Reading) -> str:
         else f'<circle cx="{at:.1f}" cy="10" r="5" fill="{colour}"/>'
     )
     plot = (
-        f'<svg width="300" height="20" role="img" aria-label="{SHOWN[key][0]}: '
+        '<svg width="300" height="20" style="display:block" role="img" '
+        f'aria-label="{SHOWN[key][0]}: '
         f'{"worse than" if r.notices else "like"} real images">'
         f'<rect x="{middle - band:.1f}" width="{2 * band:.1f}" height="20" '
         'fill="currentColor" opacity=".12"/>'
@@ -370,15 +422,8 @@ def _row(key: str, r: Reading) -> str:
     )
 
 
-def _strip(sandbox: Sandbox, setting: Setting, scale: int, count: int = 8) -> bytes:
-    """PNG: some real images of the reference above as many fakes."""
-    picture = _picture(sandbox, setting, scale, count)
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()
-
-
 def _picture(sandbox: Sandbox, setting: Setting, scale: int, count: int) -> Any:
+    """Some real images of the reference above as many fakes, as a PIL image."""
     from PIL import Image
 
     # the composition of all n, so that lost and copied images can be seen

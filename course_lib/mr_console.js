@@ -1,5 +1,5 @@
-// The MR console of lesson 00 in a page without a kernel. In Jupyter the kernel draws it
-// (`course_lib/mr_console.py`); a test holds the two pictures equal.
+// The MR console of lesson 00, with or without a kernel. `course_lib/mr_console.py` is
+// the same in Python; a test holds the two pictures equal.
 
 const STYLE = `
 .mr { font: 13px/1.45 var(--jp-ui-font-family, system-ui, sans-serif); max-width: 860px;
@@ -9,14 +9,18 @@ const STYLE = `
   border: 2px solid #8a8f96; color: inherit; background: ButtonFace; }
 .mr button[aria-pressed=true] { border-color: #0072B2; font-weight: 600; }
 .mr :focus-visible { outline: 3px solid #0072B2; outline-offset: 2px; }
-.mr-row { display: flex; gap: 8px; align-items: center; margin: 5px 0; max-width: 460px; }
-.mr-row span { flex: 0 0 150px; }
+.mr-row { display: flex; gap: 8px; align-items: center; margin: 6px 0; }
+.mr-row span { flex: 0 0 140px; }
 .mr-row input[type=range] { flex: 1 1 auto; min-width: 60px; margin: 0; accent-color: #0072B2; }
 .mr-row output { flex: 0 0 48px; text-align: right; font-variant-numeric: tabular-nums; }
-.mr-view { display: flex; flex-wrap: wrap; gap: 16px; align-items: flex-start; margin-top: 10px; }
+.mr-view, .mr-plots { display: flex; flex-wrap: wrap; gap: 16px; align-items: flex-start; }
+.mr-plots { margin-top: 12px; }
+.mr-plots svg { flex: 1 1 330px; max-width: 420px; }
 .mr canvas { image-rendering: pixelated; display: block; border-radius: 3px; max-width: 100%; }
-.mr-side { flex: 0 1 330px; }
-.mr-key span { margin-right: 1.2em; white-space: nowrap; }
+.mr-side { flex: 1 1 330px; max-width: 440px; }
+.mr-key { display: grid; grid-template-columns: 1fr 1fr; margin: 12px 0; }
+.mr-tasks { border-top: 1px solid #8a8f9666; padding-top: 8px; }
+.mr-done { font-weight: 600; }
 .mr [role=alert] { border-left: 4px solid #D55E00; padding: .4em .8em; margin: 6px 0;
   background: rgba(213,94,0,.12); }
 `;
@@ -63,7 +67,8 @@ function render({ model, el }) {
   const picture = make("canvas", { width: wide, height: high, role: "img", className: "mr-picture" });
   const zoom = Math.max(1, Math.round(384 / wide));
   picture.style.width = `${wide * zoom}px`;
-  const plots = make("div"), key = make("div", { className: "mr-key" }), tasks = make("div");
+  const plots = make("div", { className: "mr-plots" }), key = make("div", { className: "mr-key" });
+  const tasks = make("div", { className: "mr-tasks", role: "status" });
 
   const signals = () => Object.fromEntries(shown.map((x) => [x.label, spinEcho(spec.tissues[x.index], times)]));
 
@@ -83,7 +88,7 @@ function render({ model, el }) {
   }
 
   function panel(axis) {
-    const log = axis === "TR", width = 320, height = 132, left = 8, floor = height - 34;
+    const log = axis === "TR", width = 408, height = 132, left = 8, floor = height - 34;
     const [least, greatest] = spec.ranges[axis];
     const most = axis === "TI" ? Math.min(greatest, Math.max(times.TR - times.TE, times.TI)) : greatest;
     const place = log ? Math.log10 : (v) => v, low = place(least), far = place(most);
@@ -98,7 +103,7 @@ function render({ model, el }) {
     });
     const marks = ticks.filter((v) => v >= least && v <= most).map((v) =>
       `<text x="${X(v).toFixed(0)}" y="${floor + 14}" text-anchor="${v === most ? "end" : "middle"}">${v}</text>`);
-    return `<svg role="img" aria-label="Signal against ${axis}, ${times[axis]} ms chosen" width="${width}" height="${height}" font-size="11" fill="currentColor">`
+    return `<svg role="img" aria-label="Signal against ${axis}, ${times[axis]} ms chosen" viewBox="0 0 ${width} ${height}" font-size="11" fill="currentColor">`
       + `<path d="M${left} 0V${floor}H${width - left}" fill="none" stroke="currentColor"/>`
       + `<path d="M${X(times[axis])} 0V${floor}" stroke="currentColor" stroke-dasharray="1 3"/>${lines.join("")}${marks.join("")}`
       + `<text x="${width / 2}" y="${height - 4}" text-anchor="middle">${axis} (ms); up: signal, 0 to 1</text></svg>`;
@@ -128,10 +133,10 @@ function render({ model, el }) {
     if (problem()) return;
     const now = signals();
     draw(now);
-    plots.innerHTML = (times.TI === null ? ["TR", "TE"] : ["TE", "TI"]).map(panel).join("<br>");
+    plots.innerHTML = (times.TI === null ? ["TR", "TE"] : ["TE", "TI"]).map(panel).join("");
     key.innerHTML = shown.map((x) =>
       `<span><svg width="26" height="8" aria-hidden="true"><path d="M0 4H26" stroke="${x.colour}" stroke-width="3" stroke-dasharray="${x.dash}"/></svg> ${x.label} <b>${now[x.label].toFixed(3)}</b></span>`).join(" ");
-    tasks.innerHTML = judge(now).map(([task, done]) => `<div>${done ? "&#9745;" : "&#9744;"} ${task}</div>`).join("");
+    tasks.innerHTML = judge(now).map(([task, done]) => `<div${done ? ' class="mr-done"' : ""}>${done ? "&#9745;" : "&#9744;"} ${task}</div>`).join("");
     const order = Object.entries(now).sort((a, b) => b[1] - a[1]).map(([name, v]) => `${name} ${v.toFixed(2)}`);
     picture.ariaLabel = `Simulated brain slice, TR ${times.TR} ms, TE ${times.TE} ms${
       times.TI === null ? "" : `, TI ${times.TI} ms`}. From bright to dark: ${order.join(", ")}.`;
@@ -163,10 +168,14 @@ function render({ model, el }) {
     return [name, node];
   });
 
-  el.append(make("div", { className: "mr" }, make("style", { textContent: STYLE }),
-    make("div", { className: "mr-row", role: "group", ariaLabel: "Protocol" }, make("span", { textContent: "Protocol" }), ...buttons.map(([, node]) => node)),
-    ...rows, alertBox,
-    make("div", { className: "mr-view" }, picture, make("div", { className: "mr-side" }, plots, key, tasks))));
+  const protocols = make("div", { className: "mr-row", role: "group", ariaLabel: "Protocol" },
+    make("span", { textContent: "Protocol" }), ...buttons.map(([, node]) => node));
+  const side = make("div", { className: "mr-side" }, protocols, ...rows, alertBox, key, tasks);
+  const root = make("div", { className: "mr" }, make("style", { textContent: STYLE }),
+    make("div", { className: "mr-view" }, picture, side), plots);
+  root.dataset.lmSuppressShortcuts = "true"; // its keys are not the notebook's
+  root.addEventListener("keydown", (event) => event.stopPropagation());
+  el.append(root);
   knobs.TI.value = spec.protocols.FLAIR[2];
   guard(() => choose("T1"))();
 }

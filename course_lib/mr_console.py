@@ -1,13 +1,11 @@
 """What an MR console shows for one timing: slice, curves, tasks. Plain functions.
 
-`course_lib.widgets.MRPhysics` is a thin shell over them, and `mr_console.js` is what a
-page without a kernel runs instead. All times in ms.
+`mr_console.js` computes the same in the browser, for `course_lib.mr_widget.MRPhysics`;
+tests hold the two equal. All times in ms.
 """
 
 from __future__ import annotations
 
-import base64
-import html
 import io
 from collections.abc import Mapping
 from typing import Any
@@ -116,110 +114,8 @@ def describe(*, tr: float, te: float, ti: float | None = None) -> str:
     return f"Simulated brain slice, {times}. From bright to dark: {names}."
 
 
-def to_png(image: np.ndarray, scale: int = 1) -> bytes:
-    """PNG of a uint8 (H, W) image, each pixel a sharp square of `scale` pixels."""
-    from PIL import Image
-
-    if image.dtype != np.uint8 or image.ndim != 2:
-        raise ValueError(f"expected uint8 (H, W), got {image.dtype} {image.shape}")
-    height, width = image.shape
-    picture = Image.fromarray(image)
-    picture = picture.resize((width * scale, height * scale), Image.Resampling.NEAREST)
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()
-
-
-def to_html(
-    maps: np.ndarray, *, tr: float, te: float, ti: float | None = None, scale: int = 3
-) -> str:
-    """Slice, curves, signals and tasks as one piece of HTML, without scripts."""
-    times = {"tr": tr, "te": te, "ti": ti}
-    pixels = base64.b64encode(to_png(mr_image(maps, **times), scale)).decode()
-    signals = tissue_signals(**times)
-    legend = "".join(
-        f'<span style="margin-right:1.2em;white-space:nowrap">{_key(name)} {label} '
-        f"<b>{signals[name]:.3f}</b></span>"
-        for name, (label, _, _) in SHOWN.items()
-    )
-    tasks = "".join(
-        f"<div>{'&#9745;' if done else '&#9744;'} {html.escape(task)}</div>"
-        for task, done in judge_tasks(signals).items()
-    )
-    panels = "".join(
-        _panel(axis, values, curves, times[axis.lower()])
-        for axis, (values, curves) in signal_curves(**times).items()
-    )
-    # decoding="sync": no empty frame between two pictures
-    return (
-        '<div style="display:flex;flex-wrap:wrap;gap:1em;align-items:flex-start">'
-        f'<img decoding="sync" src="data:image/png;base64,{pixels}" '
-        f'width="{scale * maps.shape[2]}" height="{scale * maps.shape[1]}" '
-        f'alt="{html.escape(describe(**times))}">'
-        f'<div style="flex:0 1 320px;line-height:1.5">{panels}<div>{legend}</div>'
-        f'<div style="margin-top:.5em">{tasks}</div></div></div>'
-    )
-
-
-def _key(name: str) -> str:
-    _, colour, dash = SHOWN[name]
-    return (
-        '<svg width="26" height="8" aria-hidden="true"><path d="M0 4H26" '
-        f'stroke="{colour}" stroke-width="3" stroke-dasharray="{dash}"/></svg>'
-    )
-
-
-def _panel(
-    axis: str, times: np.ndarray, curves: Mapping[str, np.ndarray], now: float
-) -> str:
-    """One plot of signal against a time as SVG, with the chosen time marked."""
-    width, height, left, bottom = 320, 132, 8, 34
-    place = np.log10 if axis == "TR" else np.asarray
-    low, high = place(times[0]), place(times[-1])
-
-    def across(value):
-        return left + (place(value) - low) / (high - low) * (width - 2 * left)
-
-    def up(value):
-        return (height - bottom) * (1 - value / 1.05)
-
-    ticks = {"TR": (100, 1000, 10000), "TE": (100, 200, 300)}.get(
-        axis, (1000, 2000, 3000)
-    )
-    marks = "".join(
-        f'<text x="{across(tick):.0f}" y="{height - bottom + 14}" text-anchor="'
-        f'{"end" if tick == times[-1] else "middle"}">{tick}</text>'
-        for tick in ticks
-        if times[0] <= tick <= times[-1]
-    )
-    lines = dots = ""
-    for name, values in curves.items():
-        _, colour, dash = SHOWN[name]
-        steps = zip(across(times), up(values), strict=True)
-        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in steps)
-        lines += (
-            f'<polyline points="{path}" fill="none" stroke="{colour}" '
-            f'stroke-width="2" stroke-dasharray="{dash}"/>'
-        )
-        here = up(np.interp(now, times, values))
-        dots += (
-            f'<circle cx="{across(now):.1f}" cy="{here:.1f}" r="4" fill="{colour}"/>'
-        )
-    floor = height - bottom
-    return (
-        f'<svg role="img" aria-label="Signal against {axis}, {now:.0f} ms chosen" '
-        f'width="{width}" height="{height}" font-size="11" fill="currentColor">'
-        f'<path d="M{left} 0V{floor}H{width - left}" fill="none" '
-        'stroke="currentColor"/>'
-        f'<path d="M{across(now):.1f} 0V{floor}" stroke="currentColor" '
-        f'stroke-dasharray="1 3"/>{lines}{dots}{marks}'
-        f'<text x="{width / 2}" y="{height - 4}" text-anchor="middle">'
-        f"{axis} (ms); up: signal, 0 to 1</text></svg>"
-    )
-
-
 def browser_values(maps: np.ndarray) -> dict[str, Any]:
-    """What `mr_console.js` needs to show the same without a kernel. Maps as above.
+    """What `mr_console.js` needs to show the same in the browser. Maps as above.
 
     Fractions in 255 steps, the renderer's own noise in 32 steps of its deviation.
     """
@@ -282,7 +178,7 @@ def to_figure(
     plots = Image.open(buffer).convert("RGB")
     scale = max(1, plots.height // maps.shape[1])  # whole: each pixel stays a square
     pixels = mr_image(maps, **times) // 6 * 6  # 43 greys are enough here
-    slice_ = Image.open(io.BytesIO(to_png(pixels, scale)))
+    slice_ = Image.fromarray(pixels.repeat(scale, axis=0).repeat(scale, axis=1))
     twin = Image.new(
         "RGB", (slice_.width + plots.width, max(slice_.height, plots.height)), "white"
     )

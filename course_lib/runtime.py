@@ -133,6 +133,20 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One thread for torch: what is small is slower on two, above all on busy cores.
+
+    For answers to a person's move; the number of threads before is set again.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def in_notebook() -> bool:
     """True inside an IPython kernel, with or without somebody looking at it."""
     ipython = sys.modules.get("IPython")

@@ -12,9 +12,9 @@ from typing import Any
 
 from course_lib import metric_sandbox
 from course_lib.metric_sandbox import PRESETS, RESIZES, Sandbox, Setting
-from course_lib.widgets import LiveWidget
+from course_lib.widgets import LiveWidget, slider_names
 
-_WIDE = {"description_width": "190px"}
+_WIDE = {"description_width": "175px"}
 
 
 class MetricSandbox(LiveWidget):
@@ -29,7 +29,7 @@ class MetricSandbox(LiveWidget):
     ):
         import ipywidgets as w
 
-        layout = w.Layout(width="460px", max_width="100%")
+        layout = w.Layout(width="410px", max_width="100%")
 
         def slider(text: str, high: float, step: float) -> Any:
             return w.FloatSlider(
@@ -48,7 +48,8 @@ class MetricSandbox(LiveWidget):
             options=list(PRESETS),
             value="real",
             description="Start from",
-            style={"button_width": "80px", "description_width": "190px"},
+            style={"button_width": "86px", "description_width": "70px"},
+            layout=w.Layout(width="100%"),
         )
         self.n = w.IntSlider(
             min(Setting().n, sandbox.largest),
@@ -80,9 +81,13 @@ class MetricSandbox(LiveWidget):
         self.knobs = {name: getattr(self, name) for name in Setting.__annotations__}
         for knob in self.knobs.values():
             knob.observe(self.on_move, "value")
-        order = ("blur", "noise", "dropped", "copies", "resize", "window", "zero_one")
-        order = [self.knobs[name] for name in (*order, "n", "extractor")]
-        self.box = w.VBox([self.preset, *order, self.message, self.view])
+        columns = [
+            w.VBox([self.blur, self.noise, self.dropped, self.copies, self.resize]),
+            w.VBox([self.window, self.zero_one, self.n, self.extractor]),
+        ]
+        knobs = w.HBox(columns, layout=w.Layout(flex_flow="row wrap"))
+        shown = [self.message, self.view, slider_names()]
+        self.box = w.VBox([self.preset, knobs, *shown])
         if start == "real":
             self.redraw()
         else:

@@ -23,11 +23,11 @@ const shown = (value) => (value === null ? "none" : String(Number(value.toPrecis
 
 // One small plot: the curves of `names` over the steps, and a line that marks a step.
 function plot(title, names, state) {
-  const [width, height, edge] = [230, 78, 4];
+  const [width, height, edge, left] = [250, 78, 4, 40];
   const values = names.flatMap((name) => state.curves[name]).filter((v) => v !== null);
   const [low, high] = [Math.min(...values), Math.max(...values)];
   const [first, last] = [state.steps[0], state.steps[state.steps.length - 1]];
-  const x = (step) => edge + ((step - first) / Math.max(last - first, 1)) * (width - 2 * edge);
+  const x = (step) => left + ((step - first) / Math.max(last - first, 1)) * (width - left - edge);
   const y = (v) => height - edge - ((v - low) / (high - low || 1)) * (height - 2 * edge);
   const svg = document.createElementNS(SVG, "svg");
   for (const [name, value] of Object.entries({ width, height, role: "img" }))
@@ -37,15 +37,15 @@ function plot(title, names, state) {
     `${title} against the step, from ${shown(low)} to ${shown(high)}`,
   );
   draw(svg, "path", {
-    d: `M${edge} 0V${height - edge}H${width}`,
+    d: `M${left} 0V${height - edge}H${width}`,
     fill: "none",
     stroke: "currentColor",
     opacity: 0.4,
   });
-  for (const [value, at] of [[high, 9], [low, height - 8]]) {
-    const text = draw(svg, "text", { x: 8, y: at, "font-size": 9, fill: "currentColor" });
+  for (const [value, at] of [[high, 9], [low, height - edge]]) {
+    const place = { x: left - 4, y: at, "text-anchor": "end" };
+    const text = draw(svg, "text", { ...place, "font-size": 10, fill: "currentColor" });
     text.textContent = shown(value);
-    text.setAttribute("opacity", 0.7);
   }
   names.forEach((name, k) => {
     const line = state.curves[name]
@@ -69,7 +69,8 @@ function plot(title, names, state) {
       const value = make("b", {
         textContent: `${label}${shown(state.curves[name][i])}`.replaceAll("_", " "),
       });
-      value.style.color = COLOURS[k % 4];
+      // as its line; text in these colours would be hard to read on black
+      value.style.borderBottom = `2px ${DASHES[k % 4] ? "dashed" : "solid"} ${COLOURS[k % 4]}`;
       text.append(value, "  ");
     });
   };
@@ -86,14 +87,15 @@ function render({ model, el }) {
   const picture = make("img", { decoding: "sync" });
   picture.style.cssText = "image-rendering:pixelated;display:block;margin:4px 0;max-width:100%";
   const slider = make("input", { type: "range", min: 0, step: 1 });
-  slider.style.cssText = "flex:1;min-width:160px";
+  slider.style.cssText = "flex:1;min-width:160px;accent-color:#0072B2";
   const label = make("label", {}, "Step ");
   label.style.cssText = "display:flex;gap:8px;align-items:center;flex:1";
   const number = make("output");
   number.style.cssText = "min-width:4em;font-variant-numeric:tabular-nums";
   label.append(slider, number);
   const play = make("button", { type: "button", textContent: "Play" });
-  play.style.cssText = "min-width:64px;padding:3px 10px";
+  play.style.cssText = "min-width:64px;padding:3px 10px;font:inherit;cursor:pointer";
+  play.style.cssText += ";border:2px solid #8a8f96;border-radius:4px";
   const row = make("div", {}, play, label);
   row.style.cssText = "display:flex;gap:12px;align-items:center";
   const plots = make("div");

@@ -1,7 +1,7 @@
 """A training run that can be replayed: pictures and numbers of some of its steps.
 
 `Scrubber.record` is called on the way; the slider works while training goes on, after
-it, and without a kernel in a page (`to_html`).
+it, and without a kernel in a page.
 """
 
 from __future__ import annotations
@@ -13,19 +13,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import anywidget
 import numpy as np
 import torch
-import traitlets
 from PIL import Image
 from torch import nn
 
 from course_lib import plotting
-from course_lib.browser_widget import live_page
+from course_lib.browser_widget import BrowserWidget
 from course_lib.runtime import has_front_end
-from course_lib.widgets import LiveWidget
 
-MODULE = Path(__file__).with_name("scrubber.js")
 MOST_BYTES = 150_000  # of the form that lives without a kernel
 
 
@@ -73,16 +69,17 @@ def gradient_norm(net: nn.Module) -> float:
     return torch.stack(norms).norm().item() if norms else 0.0
 
 
-class Scrubber(LiveWidget):
+class Scrubber(BrowserWidget):
     """Frames of a run, and a slider over them.
 
     At most `most` frames are kept: when there are more, every second one goes. Numbers
     whose names share a first word share a plot (see `panels`).
     """
 
-    def __init__(self, title: str = "Training", *, most: int = 30, columns: int = 8):
-        import ipywidgets as w
+    module = Path(__file__).with_name("scrubber.js")
+    height = 480
 
+    def __init__(self, title: str = "Training", *, most: int = 30, columns: int = 8):
         if most < 3:
             raise ValueError(f"most {most}: keep at least 3 frames, better 30")
         self.title, self.most, self.columns = title, most, columns
@@ -90,9 +87,7 @@ class Scrubber(LiveWidget):
         self.frames: list[bytes] = []
         self.numbers: list[dict[str, float]] = []
         self.count = self.width = 0
-        self.view = _View(state=self.state())
-        self.message = w.HTML()
-        self.box = w.VBox([self.view, self.message])
+        self.start({"state": self.state()})
 
     def record(self, step: int, images: Any, **numbers: float) -> None:
         """Keep images (N, C, H, W) in [-1, 1] or uint8, and numbers, of a step.
@@ -136,14 +131,6 @@ class Scrubber(LiveWidget):
             from IPython.display import display
 
             display(self.box)
-
-    def to_html(self) -> str:
-        """The same slider for a page: one `<iframe>` with all that it needs inside."""
-        return live_page(MODULE, {"state": self.state()}, title=self.title, height=480)
-
-    def live_html(self) -> str:
-        """The form for pages of `run`."""
-        return self.to_html()
 
     def alt(self) -> str:
         if not self.steps:
@@ -214,15 +201,10 @@ class Scrubber(LiveWidget):
     def _repr_mimebundle_(self, include=None, exclude=None):
         data, metadata = super()._repr_mimebundle_(include, exclude)
         if has_front_end():  # what a person exports lives without a kernel, too
-            page = self.to_html()
+            page = self.live_html()
             if len(page) <= MOST_BYTES:
                 data["text/html"] = page
         return data, metadata
-
-
-class _View(anywidget.AnyWidget):
-    _esm = MODULE
-    state = traitlets.Dict({}).tag(sync=True)
 
 
 def _rounded(value: float | None) -> float | None:

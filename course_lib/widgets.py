@@ -8,19 +8,10 @@ one, else the PNG. Every callback runs without a front end.
 from __future__ import annotations
 
 import html
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from course_lib import mr_console
-from course_lib.mr_console import RANGES
-from course_lib.phantoms import PROTOCOLS
 from course_lib.runtime import LIVE_MIME, has_front_end, makes_pages
-
-# --- what all widgets share ----------------------------------------------------------
 
 
 class LiveWidget:
@@ -73,113 +64,15 @@ def _notice(text: str) -> str:
     )
 
 
-# --- lesson 00: the knobs of an MR scanner -------------------------------------------
+def slider_names() -> Any:
+    """A widget without a face, for a box: it names the sliders beside it.
 
-
-class MRPhysics(LiveWidget):
-    """TR, TE and TI on tissue maps: the slice, the signal curves, three tasks.
-
-    maps: (T, H, W) tissue fractions, from `phantoms.subject_maps`. `scale`: screen
-    pixels per image pixel.
+    To a screen reader a slider of ipywidgets 8 is nameless, and one over a list says
+    the number of its place instead of the value.
     """
+    import anywidget
 
-    def __init__(self, maps: np.ndarray, *, scale: int = 4):
-        import ipywidgets as w
+    class SliderNames(anywidget.AnyWidget):
+        _esm = Path(__file__).with_name("slider_names.js")
 
-        def slider(name: str, text: str, value: float, step: int) -> Any:
-            low, high = RANGES[name]
-            # The browser sends a value back as a multiple of the step, as if a person
-            # had moved it: times are integers, on steps that meet every protocol.
-            return w.IntSlider(
-                int(value),
-                min=int(low),
-                max=int(high),
-                step=step,
-                description=f"{name}, {text} (ms)",
-                style={"description_width": "150px"},
-                layout=w.Layout(width="420px", max_width="100%"),
-            )
-
-        self.maps, self.scale = np.asarray(maps), scale
-        tr, te, _ = PROTOCOLS["T1"]
-        self.preset = w.ToggleButtons(
-            options=list(PROTOCOLS),
-            value="T1",
-            description="Protocol",
-            style={"button_width": "70px", "description_width": "150px"},
-        )
-        self.tr = slider("TR", "repetition", tr, 50)
-        self.te = slider("TE", "echo", te, 1)
-        self.ti = slider("TI", "inversion", PROTOCOLS["FLAIR"][2], 4)
-        self.ti.disabled = True
-        self.inversion = w.Checkbox(
-            False,
-            description="Inversion pulse first",
-            style={"description_width": "150px"},
-            layout=w.Layout(width="420px", max_width="100%"),
-        )
-        self.view, self.message = w.HTML(), w.HTML()
-        self._setting = False
-        self.preset.observe(self.on_preset, "value")
-        knobs = (self.tr, self.te, self.inversion, self.ti)
-        for knob in knobs:
-            knob.observe(self.on_move, "value")
-        self.box = w.VBox([self.preset, *knobs, self.message, self.view])
-        self.redraw()
-
-    @property
-    def settings(self) -> dict[str, float | None]:
-        """{"tr", "te", "ti"} in ms; ti is None without an inversion pulse."""
-        ti = self.ti.value if self.inversion.value else None
-        return {"tr": self.tr.value, "te": self.te.value, "ti": ti}
-
-    @contextmanager
-    def _as_one(self) -> Iterator[None]:
-        """Several knobs set at once: callbacks wait, then one picture is drawn."""
-        self._setting = True
-        try:
-            yield
-        finally:
-            self._setting = False
-        self.ti.disabled = not self.inversion.value
-        self.redraw()
-
-    def on_preset(self, change: Any = None) -> None:
-        """A protocol was chosen: all knobs go to its times."""
-        if self._setting or self.preset.value is None:
-            return
-        tr, te, ti = PROTOCOLS[self.preset.value]
-        with self._as_one():
-            self.tr.value, self.te.value = int(tr), int(te)
-            self.inversion.value = ti is not None
-            self.ti.value = int(ti or self.ti.value)
-
-    def on_move(self, change: Any = None) -> None:
-        """A knob was moved: from here the settings are the person's own."""
-        if not self._setting:
-            with self._as_one():
-                self.preset.value = None
-
-    def alt(self) -> str:
-        return mr_console.describe(**self.settings)
-
-    def draw(self) -> str | None:
-        problem = mr_console.timing_problem(**self.settings)
-        if problem is None:
-            self.view.value = mr_console.to_html(
-                self.maps, scale=self.scale, **self.settings
-            )
-        return problem
-
-    def static_png(self) -> bytes:
-        return mr_console.to_figure(self.maps, **self.settings)
-
-    def live_html(self) -> str:
-        from course_lib.browser_widget import live_page
-
-        return live_page(
-            Path(mr_console.__file__).with_suffix(".js"),
-            mr_console.browser_values(self.maps),
-            title="MR console",
-            height=640,
-        )
+    return SliderNames()

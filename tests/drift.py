@@ -35,11 +35,11 @@ LAYERS = (
     "reports",
     "evaluation audit conditional domains scoreboard detection reader_answers "
     "reader_study",
-    "gan_lab gan_lab_picture gan_lab_widget scrubber reader_widget "
+    "gan_lab gan_lab_presets gan_lab_picture gan_lab_widget scrubber reader_widget "
     "browser_model browser_widget latent_explorer translation_viewer progress "
-    "mr_console metric_sandbox widgets sandbox_widget checks lint notebooks pages "
-    "run_cards jobs grids cluster runner schedule website answers submissions sandbox "
-    "marking gradebook grading assignments teaching",
+    "mr_console mr_widget metric_sandbox widgets sandbox_widget checks lint notebooks "
+    "pages run_cards jobs grids cluster runner schedule website answers submissions "
+    "sandbox marking gradebook grading assignments teaching",
 )
 LAYER = {name: i for i, line in enumerate(LAYERS) for name in line.split()}
 STDLIB_ONLY = {"__init__", "__main__", "bootstrap", "doctor"}

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from course_lib import gan_lab, gan_lab_picture, gan_lab_widget, gans, runtime
-from course_lib.gan_lab import LOSSES, PRESETS, Game, made_data
+from course_lib.gan_lab import LOSSES, Game, made_data
+from course_lib.gan_lab_presets import PRESETS, preset_game
 from course_lib.gan_lab_widget import DRAWN, FEATURES, GANLab
 
 
@@ -181,7 +182,7 @@ def test_features_keep_apart_what_their_main_direction_keeps_apart():
         (lambda: made_data("circle"), "ring, grid, line"),
         (lambda: small(loss="wasserstein"), "Wasserstein, clipped"),
         (lambda: small().advance(1, "nobody"), "D alone"),
-        (lambda: gan_lab.preset_game("sick"), "healthy"),
+        (lambda: preset_game("sick"), "healthy"),
     ],
 )
 def test_a_wrong_name_is_answered_with_the_right_ones(wrong, word):
@@ -270,20 +271,20 @@ def test_pause_and_train_in_one_breath_leave_one_run(lab):
 
 
 def test_no_picture_is_sent_before_the_last_one_was_painted(lab, monkeypatch):
+    monkeypatch.setattr(gan_lab_widget, "UNPAINTED_S", 600)
+    monkeypatch.setattr(gan_lab_widget, "UNSEEN_S", 600)
     lab.loss.value = "hinge"  # a person's own settings: no end
 
-    monkeypatch.setattr(gan_lab_widget, "PATIENCE_S", float("inf"))
-
     async def story():
+        waiting = lab.plane.frame
         lab.train.value = True
         for _ in range(3):
-            shown = lab.plane.frame
-            while lab.plane.frame == shown:
-                await asyncio.sleep(0)
-            for _ in range(20):
+            while lab.plane.frame == waiting:
                 await asyncio.sleep(0.005)
-                assert lab.plane.frame == shown + 1
-            lab.plane.painted = lab.plane.frame
+            waiting += 1
+            await asyncio.sleep(0.1)  # in which nothing may be sent
+            assert lab.plane.frame == waiting
+            lab.plane.painted = waiting
         lab.train.value = False
 
     asyncio.run(story())
@@ -365,7 +366,7 @@ def test_each_preset_lies_on_the_knobs_and_asks_its_question(lab, name):
     assert lab.game.loss == preset.settings.get("loss", "non-saturating")
     assert (lab.game.data.seen is not None) == (preset.few is not None)
     assert preset.question in lab.question.value and lab.answer.value is None
-    twin = gan_lab.preset_game(name)
+    twin = preset_game(name)
     assert torch.equal(weights(twin.g), weights(lab.game.g))
 
 

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from course_lib import metric_sandbox, sandbox_widget, widgets
+from course_lib.evaluation import jackknife_widths
 from course_lib.features import course_extractor
 from course_lib.metric_sandbox import PRESETS, Reading, Sandbox, Setting
 from course_lib.phantoms import make_phantom
@@ -85,6 +86,20 @@ def test_what_makes_no_sense_is_refused(call, hint):
 
 
 # --- the sandbox
+
+
+@pytest.mark.parametrize("preset", ["real", "blur"])
+def test_the_fast_interval_is_that_of_the_report(sandbox, preset):
+    setting, n = at(preset), 140
+    extractor = sandbox.extractors["classifier"]
+    fake = extractor(sandbox.fakes(setting)).double()
+    real = extractor(sandbox.reference[:n]).double()
+    widths, _ = jackknife_widths(real, fake, True, metric_sandbox.GROUPS, 0, 0)
+    for key, reading in sandbox.readings(setting).items():
+        if key in widths and reading.low > 0:
+            half = reading.value - reading.low
+            assert half == pytest.approx(widths[key], rel=1e-4), key
+    assert sandbox.readings(at("blur"))["frechet"].low > 0
 
 
 def test_by_default_the_fakes_are_the_fresh_images(sandbox):
@@ -260,7 +275,7 @@ def test_an_error_in_a_callback_is_shown_to_the_person_and_raised(shell, monkeyp
 
 
 def test_every_control_has_a_label_and_the_keyboard_reaches_it(shell):
-    controls = [child for child in shell.box.children if hasattr(child, "disabled")]
+    controls = [shell.preset, *shell.knobs.values()]
     assert len(controls) == 10
     assert all(control.description for control in controls)
     assert all(control.tabbable is not False for control in controls)

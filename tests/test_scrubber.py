@@ -67,7 +67,7 @@ def test_thirty_frames_of_noise_stay_below_the_budget():
         images = rng.integers(0, 256, (8, 28, 28), dtype=np.uint8)
         run.record(k, images, loss_d=k, loss_g=k, D_on_real=k, coverage=k)
     assert len(run.steps) == 30
-    assert len(run.to_html()) < 150_000
+    assert len(run.live_html()) < 150_000
 
 
 # --- numbers
@@ -130,19 +130,18 @@ def state_in(page):
 
 
 def test_the_page_is_one_frame_with_the_module_and_the_state_inside(recorded):
-    page = recorded.to_html()
+    page = recorded.live_html()
     (inner,) = re.findall(r'srcdoc="([^"]*)"', page)
     inner = html.unescape(inner)
     assert state_in(inner) == recorded.state()
-    assert module.MODULE.read_text("utf-8") in inner
+    assert Scrubber.module.read_text("utf-8") in inner
     assert not needs_network(page) and not needs_network(inner)
-    assert recorded.live_html() == page
 
 
 def test_a_title_cannot_end_the_page_early():
     run = Scrubber('</script><img src="x"> & more')
     run.record(0, torch.zeros(2, 1, 4, 4), loss=1.0)
-    inner = html.unescape(re.search(r'srcdoc="([^"]*)"', run.to_html())[1])
+    inner = html.unescape(re.search(r'srcdoc="([^"]*)"', run.live_html())[1])
     assert inner.count("</script>") == 2
     assert state_in(inner)["title"] == run.title
 
@@ -163,7 +162,7 @@ def test_where_somebody_looks_slider_and_exported_page_come_with_it(
     data, _ = recorded._repr_mimebundle_()
     view = data["application/vnd.jupyter.widget-view+json"]
     assert view["model_id"] == recorded.box.model_id
-    assert data["text/html"] == recorded.to_html()
+    assert data["text/html"] == recorded.live_html()
     monkeypatch.setattr(module, "MOST_BYTES", 10)
     assert "text/html" not in recorded._repr_mimebundle_()[0]
 

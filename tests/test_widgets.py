@@ -1,13 +1,15 @@
-"""Widgets without a front end: their plain functions, real callbacks, static twins."""
+"""The MR console without a browser, and what all widgets share."""
 
 import io
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from course_lib import mr_console, pages, phantoms, widgets
+from course_lib.mr_widget import MRPhysics
 from course_lib.runtime import LIVE_MIME
 
 T1 = dict(zip(("tr", "te", "ti"), phantoms.PROTOCOLS["T1"], strict=True))
@@ -27,7 +29,7 @@ def maps():
 
 @pytest.fixture
 def console(maps):
-    return widgets.MRPhysics(maps)
+    return MRPhysics(maps)
 
 
 # --- plain functions
@@ -96,17 +98,6 @@ def test_every_protocol_of_the_data_can_be_run(name):
     assert mr_console.timing_problem(tr=tr, te=te, ti=ti) is None
 
 
-def test_pixels_are_enlarged_to_sharp_squares():
-    image = np.array([[0, 255], [128, 7]], dtype=np.uint8)
-    png = np.asarray(Image.open(io.BytesIO(mr_console.to_png(image, 3))))
-    assert np.array_equal(png, np.kron(image, np.ones((3, 3), dtype=np.uint8)))
-
-
-def test_a_picture_that_is_not_grey_bytes_is_refused():
-    with pytest.raises(ValueError, match="uint8"):
-        mr_console.to_png(np.zeros((4, 4)))
-
-
 def test_alt_text_names_the_settings_and_ranks_the_tissues():
     text = mr_console.describe(**T1)
     assert "TR 500 ms" in text and "TI" not in text
@@ -114,121 +105,107 @@ def test_alt_text_names_the_settings_and_ranks_the_tissues():
     assert places == sorted(places)
 
 
-# --- real callbacks
+def test_every_protocol_lies_on_the_steps_of_the_knobs():
+    steps = {"TR": 50, "TE": 1, "TI": 4}  # of the sliders, in ms
+    written = (Path(mr_console.__file__).parent / "mr_console.js").read_text("utf-8")
+    for name, step in steps.items():
+        assert re.search(rf'\["{name}", "\w+", {step}\]', written)
+    for times in phantoms.PROTOCOLS.values():
+        for (name, step), value in zip(steps.items(), times, strict=True):
+            low, high = mr_console.RANGES[name]
+            assert value is None or (low <= value <= high and not (value - low) % step)
 
 
-def test_moving_a_knob_changes_the_picture_and_leaves_the_protocol(console):
-    before = console.view.value
-    console.tr.value = 3000
-    assert console.view.value != before
-    assert "TR 3000 ms" in console.view.value
-    assert console.preset.value is None
+# --- what all widgets share
 
 
-def test_a_protocol_sets_all_knobs_and_draws_once(console, monkeypatch):
-    drawn = []
-    draw = console.draw
-    monkeypatch.setattr(console, "draw", lambda: drawn.append(1) or draw())
-    console.preset.value = "FLAIR"
-    assert console.settings == FLAIR and len(drawn) == 1
-    assert not console.ti.disabled and console.preset.value == "FLAIR"
-    console.preset.value = "T2"
-    assert console.settings["ti"] is None and console.ti.disabled
+class Counter(widgets.LiveWidget):
+    """The smallest widget: a slider, and a text that follows it."""
+
+    def __init__(self):
+        import ipywidgets as w
+
+        self.slider = w.IntSlider(1, max=9, description="Count")
+        self.view, self.message = w.HTML(), w.HTML()
+        self.slider.observe(lambda change: self.redraw(), "value")
+        self.box = w.VBox([self.slider, self.message, self.view])
+        self.redraw()
+
+    def alt(self):
+        return f"{self.slider.value} counted"
+
+    def static_png(self):
+        return PNG
+
+    def draw(self):
+        if self.slider.value > 5:
+            raise RuntimeError("no <number>")
+        self.view.value = self.alt()
+        return "More is <better>." if self.slider.value < 1 else None
 
 
-def test_every_protocol_lies_on_the_steps_of_the_knobs(console):
-    for protocol, times in phantoms.PROTOCOLS.items():
-        console.preset.value = protocol
-        assert tuple(console.settings.values()) == times
-        for knob in (console.tr, console.te, console.ti):
-            assert knob.min <= knob.value <= knob.max
-            assert (knob.value - knob.min) % knob.step == 0, (
-                protocol,
-                knob.description,
-            )
+PNG = b"\x89PNG, a picture"
 
 
-def test_the_inversion_pulse_wakes_its_knob_and_counts(console):
-    console.preset.value = "T2"
-    console.inversion.value = True
-    assert not console.ti.disabled
-    assert console.settings["ti"] == console.ti.value
-    assert "TI" in console.alt()
+def test_a_hint_is_shown_until_it_is_followed():
+    counter = Counter()
+    assert counter.message.value == ""
+    counter.slider.value = 0
+    assert 'role="alert"' in counter.message.value
+    assert "More is &lt;better&gt;." in counter.message.value
+    counter.slider.value = 2
+    assert counter.message.value == "" and counter.view.value == "2 counted"
 
 
-def test_an_impossible_timing_is_explained_and_the_last_picture_stays(console):
-    picture = console.view.value
-    console.te.value = 290
-    console.tr.value = 150
-    assert (
-        'role="alert"' in console.message.value and "raise TR" in console.message.value
-    )
-    assert console.view.value != "" and "TR 150" not in console.view.value
-    console.preset.value = "T1"
-    assert console.message.value == "" and console.view.value == picture
-
-
-def test_an_error_in_a_callback_is_shown_to_the_person_and_raised(console, monkeypatch):
-    def broken(*args, **times):
-        raise RuntimeError("no <signal>")
-
-    monkeypatch.setattr(mr_console, "to_html", broken)
+def test_an_error_in_a_callback_is_shown_to_the_person_and_raised():
+    counter = Counter()
     with pytest.raises(RuntimeError):
-        console.te.value = 20
-    assert "RuntimeError: no &lt;signal&gt;" in console.message.value
-    monkeypatch.undo()
-    console.te.value = 30
-    assert console.message.value == ""
+        counter.slider.value = 6
+    assert "RuntimeError: no &lt;number&gt;" in counter.message.value
+    assert counter.view.value == "1 counted"
+    counter.slider.value = 3
+    assert counter.message.value == ""
 
 
-def test_every_control_has_a_label_and_the_keyboard_reaches_it(console):
-    controls = [child for child in console.box.children if hasattr(child, "disabled")]
-    assert len(controls) == 5
-    assert all(control.description for control in controls)
-    assert all(control.tabbable is not False for control in controls)
+def test_without_a_front_end_only_the_picture_is_shown():
+    data, metadata = Counter()._repr_mimebundle_()
+    assert data == {"image/png": PNG, "text/plain": "<Figure: 1 counted>"}
+    assert metadata["image/png"]["alt"] == "1 counted"
 
 
-def test_the_live_view_is_one_image_with_alt_text_and_named_plots(console):
-    page = console.view.value
-    (image,) = re.findall(r"<img [^>]*>", page)
-    assert f'alt="{console.alt()}"' in image
-    assert page.count('role="img" aria-label="Signal against') == 2
-    assert "<script" not in page and "http" not in page
+def test_with_a_front_end_the_controls_come_with_the_picture(monkeypatch):
+    monkeypatch.setattr(widgets, "has_front_end", lambda: True)
+    counter = Counter()
+    data, _ = counter._repr_mimebundle_()
+    view = data["application/vnd.jupyter.widget-view+json"]
+    assert view["model_id"] == counter.box.model_id
+    assert data["image/png"] == PNG
 
 
-# --- the static twin
+def test_the_names_of_sliders_are_given_by_a_module_that_the_package_carries():
+    names = widgets.slider_names()
+    assert "aria-label" in names._esm and "export default" in names._esm
 
 
-def test_without_a_front_end_only_the_picture_is_shown(console):
-    data, metadata = console._repr_mimebundle_()
-    assert set(data) == {"image/png", "text/plain"}
-    assert metadata["image/png"]["alt"] == console.alt()
-    assert Image.open(io.BytesIO(data["image/png"])).width > 400
+# --- the console
+
+
+def test_the_console_shows_the_protocol_t1_and_its_twin_is_small(console):
+    assert console.alt() == mr_console.describe(**T1)
+    picture = Image.open(io.BytesIO(console.static_png()))
+    assert picture.width > 400 and len(console.static_png()) < 30_000
 
 
 def test_in_a_run_the_form_that_lives_in_a_page_is_added(console, monkeypatch):
+    assert LIVE_MIME not in console._repr_mimebundle_()[0]
     monkeypatch.setenv("COURSE_PAGES", "1")
     data, _ = console._repr_mimebundle_()
     assert data[LIVE_MIME].startswith('<iframe title="MR console"')
     assert not pages.needs_network(data[LIVE_MIME])
-    values = mr_console.browser_values(console.maps)
-    assert len(values["maps"]) == console.maps.size
-    assert len(values["noise"]) == 2 * 16 * 16
-    labels = [row["label"] for row in values["spec"]["shown"]]
+
+
+def test_the_browser_gets_the_maps_the_noise_and_what_is_shown(console):
+    assert len(console.view.maps) == console.maps.size
+    assert len(console.view.noise) == 2 * 16 * 16
+    labels = [row["label"] for row in console.view.spec["shown"]]
     assert labels == [label for label, _, _ in mr_console.SHOWN.values()]
-
-
-def test_with_a_front_end_the_controls_come_with_the_picture(console, monkeypatch):
-    monkeypatch.setattr(widgets, "has_front_end", lambda: True)
-    data, _ = console._repr_mimebundle_()
-    view = data["application/vnd.jupyter.widget-view+json"]
-    assert view["model_id"] == console.box.model_id
-    assert data["image/png"].startswith(b"\x89PNG")
-    assert console.alt() in data["text/plain"]
-
-
-def test_the_twin_follows_the_settings_and_is_small(console):
-    first = console.static_png()
-    console.preset.value = "FLAIR"
-    assert console.static_png() != first
-    assert len(first) < 30_000

@@ -51,9 +51,9 @@ from course_lib.checks import (
 from course_lib.datasets import find_duplicates, load_images
 from course_lib.fetch import medmnist_records
 from course_lib.metrics import psnr, ssim
+from course_lib.mr_widget import MRPhysics
 from course_lib.phantoms import TISSUE_PROPERTIES, TISSUES
 from course_lib.runtime import per_budget, print_facts, report, seed_everything
-from course_lib.widgets import MRPhysics
 
 # %% [markdown]
 # The parameters of the lesson. `dataset` counts from the part *Data* on: the

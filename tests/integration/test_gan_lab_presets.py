@@ -7,11 +7,12 @@ from functools import cache
 import pytest
 from PIL import Image
 
-from course_lib import gan_lab, gan_lab_widget
-from course_lib.gan_lab import PRESETS, Game, made_data
+from course_lib import gan_lab, gan_lab_picture, gan_lab_presets, gan_lab_widget
+from course_lib.gan_lab import Game, made_data
+from course_lib.gan_lab_presets import PRESETS
 from course_lib.gan_lab_widget import GANLab
 
-play = cache(gan_lab.play)  # twin and tests look at the same games
+play = cache(gan_lab_presets.play)  # twin and tests look at the same games
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
@@ -88,7 +89,7 @@ def test_a_preset_asks_first_and_then_says_what_was_measured(monkeypatch):
 
 
 def test_without_a_front_end_only_the_twin_is_shown(monkeypatch):
-    monkeypatch.setattr(gan_lab, "play", play)
+    monkeypatch.setattr(gan_lab_picture, "play", play)
     data, metadata = GANLab()._repr_mimebundle_()
     assert set(data) == {"image/png", "text/plain"}
     alt = metadata["image/png"]["alt"]
