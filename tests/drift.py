@@ -30,7 +30,7 @@ LAYERS = (
     "bootstrap doctor",
     "runtime template anatomy phantoms cards fetch npz pixels readers batching "
     "duplicates exercises",
-    "datasets metrics distances neighbours plotting sources",
+    "datasets metrics distances neighbours plotting benchmarks sources",
     "training parallel checkpoints feature_net features feature_training pretrained "
     "reports",
     "evaluation audit conditional domains scoreboard detection reader_answers "

@@ -3,7 +3,8 @@
     taskset -c 0,1 python tests/benchmarks/bench_cyclegan.py [--steps 1000] [--seeds 3]
 
 Prints three tables in Markdown, mean and every seed; leaves with 1 where a mean misses
-its goal: SSIM gain 0.8 of paired training's, lesions found differ by 0.3.
+its goal: SSIM gain 0.8 of paired training's, lesions found differ by 0.3. `--save`
+writes the tables to course_lib/benchmarks.json, for lesson 05 to show.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
+from course_lib.benchmarks import save_benchmark
 from course_lib.datasets import batches, load_pairs
 from course_lib.metrics import psnr, ssim
 from course_lib.phantoms import TISSUES, Phantom, make_phantom
@@ -34,6 +36,8 @@ from course_lib.translation import (
 )
 
 SIZE = 32
+QUALITY = ("PSNR", "SSIM", "share of the gain")
+FOUND = ("PSNR", "SSIM", "lesions found")
 
 
 def unpaired(
@@ -97,6 +101,7 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--save", action="store_true", help="for lesson 05 to show")
     options = parser.parse_args()
     t1, t2, _ = load_pairs(size=SIZE, paired=False)
     heads, test = make_phantom("train", SIZE), make_phantom("test", SIZE)
@@ -135,11 +140,28 @@ def main() -> int:
     table(
         f"T1 to T2, {options.steps} steps",
         quality,
-        "PSNR | SSIM | share of the gain",
+        " | ".join(QUALITY),
     )
     steps = options.steps // 2
-    table(f"Target pile, {steps} steps", found, "PSNR | SSIM | lesions found")
+    table(f"Target pile, {steps} steps", found, " | ".join(FOUND))
     table(f"Weight of the cycle, {steps} steps", ramps, "SSIM")
+    if options.save:
+        command = f"python tests/benchmarks/bench_cyclegan.py --steps {options.steps}"
+        for name, title, rows, columns in (
+            ("cyclegan", f"T1 to T2, {options.steps} steps", quality, QUALITY),
+            ("cyclegan_lesions", f"Target pile, {steps} steps", found, FOUND),
+        ):
+            by_column = {
+                row: dict(zip(columns, zip(*seeds, strict=True), strict=True))
+                for row, seeds in rows.items()
+            }
+            save_benchmark(
+                name,
+                f"{title}, against the truth that training never saw",
+                by_column,
+                command=f"{command} --seeds {options.seeds} --save",
+                values=f"seeds 0 to {options.seeds - 1}",
+            )
     share = np.mean([row[2] for row in quality["CycleGAN"]])
     apart = np.mean([row[2] for row in found["patients"]])
     apart -= np.mean([row[2] for row in found["volunteers"]])

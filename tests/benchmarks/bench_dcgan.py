@@ -2,6 +2,7 @@
 
     taskset -c 0,1 python tests/benchmarks/bench_dcgan.py [--data DIR] [--seconds S]
     taskset -c 0,1 python tests/benchmarks/bench_dcgan.py --step [--torchgan]
+    --save writes what was found to course_lib/benchmarks.json, for lesson 03
 
 The tutorial recipe is the DCGAN paper's network as tutorials have it (32 px, width 64,
 batch norm, N(0, 0.02), Adam 2e-4, beta1 0.5, cross-entropy of a sigmoid, DataLoader),
@@ -35,6 +36,7 @@ import torch
 from torch import Tensor, nn
 
 from course_lib.autoencoders import fit_pca
+from course_lib.benchmarks import save_benchmark
 from course_lib.datasets import batches, load_images
 from course_lib.features import course_extractor, for_models
 from course_lib.gans import Discriminator, Generator, init_weights, make_train_step
@@ -124,9 +126,11 @@ def tutorial_step() -> tuple[nn.Module, Callable[[Tensor], dict[str, float]]]:
 
 # --- the lesson's ---------------------------------------------------------------------
 
+RATE = 1e-3
+
 
 def lesson_step(
-    size: int, width: int = 32, latent_dim: int = 64, rate: float = 1e-3
+    size: int, width: int = 32, latent_dim: int = 64, rate: float = RATE
 ) -> tuple[nn.Module, Callable, list[torch.optim.Optimizer]]:
     """The generator, the step of lesson 03, and its optimisers."""
     g = Generator(latent_dim, width, size).apply(init_weights)
@@ -167,7 +171,7 @@ def train_lesson(images: Tensor, seconds: float) -> tuple[nn.Module, int]:
     start = time.process_time()
     while (spent := time.process_time() - start) < seconds:
         for opt in opts:
-            opt.param_groups[0]["lr"] = 1e-3 * max(0.05, 1 - spent / seconds)
+            opt.param_groups[0]["lr"] = RATE * max(0.05, 1 - spent / seconds)
         step(next(feed))
         ema.update()
         steps += 1
@@ -187,7 +191,7 @@ def best_distance(generator: nn.Module, real: Any, extractor: Any, n: int) -> fl
     return min(found)
 
 
-def distances(data: str | None, seconds: float, seeds: list[int]) -> bool:
+def distances(data: str | None, seconds: float, seeds: list[int], save: bool) -> bool:
     extractor = course_extractor(DATASET, SIZE)
     images = load_images(DATASET, "train", SIZE, root=data)[0]
     ours = for_models(DATASET, images)
@@ -207,7 +211,7 @@ def distances(data: str | None, seconds: float, seeds: list[int]) -> bool:
     print(f"{extractor.frechet_name}, N = {n}, {DATASET}, {seconds:.0f} s of CPU time")
     print(f"real, other half {floor:.2f}   PCA-64 Gaussian {by_pca:.2f}")
     print("seed  tutorial (steps)   lesson 03 (steps)   ratio")
-    rows = []
+    rows, counts = [], []
     for seed in seeds:
         torch.manual_seed(seed)
         net, steps_t = train_tutorial(large, seconds)
@@ -216,10 +220,29 @@ def distances(data: str | None, seconds: float, seeds: list[int]) -> bool:
         net, steps = train_lesson(images, seconds)
         lesson = best_distance(net, real, extractor, n)
         rows.append((tutorial, lesson))
+        counts.append((steps_t, steps))
         print(
             f"{seed:4}  {tutorial:8.2f} ({steps_t:5})   {lesson:9.2f} ({steps:5})"
             f"   {tutorial / lesson:5.1f}",
             flush=True,
+        )
+    if save:
+        columns = zip(*rows, strict=True), zip(*counts, strict=True)
+        names = "tutorial recipe", "lesson 03"
+        table = {
+            name: {"Frechet distance": of, "steps": done}
+            for name, of, done in zip(names, *columns, strict=True)
+        }
+        table["PCA-64 Gaussian"] = {"Frechet distance": [by_pca]}
+        table["real, other half"] = {"Frechet distance": [floor]}
+        given = " ".join(str(seed) for seed in seeds)
+        save_benchmark(
+            "dcgan",
+            f"{DATASET}, {seconds:.0f} s of CPU time each, {extractor.name}, N = {n}",
+            table,
+            command="python tests/benchmarks/bench_dcgan.py --data DIR "
+            f"--seconds {seconds:.0f} --seeds {given} --save",
+            values=f"seeds {given}",
         )
     tutorial, lesson = (statistics.mean(column) for column in zip(*rows, strict=True))
     print(f"mean  {tutorial:8.2f}           {lesson:9.2f}   {tutorial / lesson:13.1f}")
@@ -256,11 +279,11 @@ def torchgan_step() -> Callable[[Tensor], Any]:
     return step
 
 
-def steps(pairs: int, torchgan: bool) -> bool:
+def steps(pairs: int, torchgan: bool, save: bool) -> bool:
     """The same networks (32 px, width 64), in alternating pairs after a warm-up."""
     torch.manual_seed(0)
     data = [torch.rand(64, 1, TUTORIAL_SIZE, TUTORIAL_SIZE) * 2 - 1 for _ in range(4)]
-    name, goal = ("torchgan 0.1.0", 1.3) if torchgan else ("tutorial loop", 1.15)
+    name, goal = ("torchgan 0.1.0", 1.3) if torchgan else ("the tutorial loop", 1.15)
     plain = torchgan_step() if torchgan else tutorial_step()[1]
     _, ours, _ = lesson_step(TUTORIAL_SIZE, width=64, latent_dim=100, rate=2e-4)
     ratios, times = [], {plain: [], ours: []}
@@ -278,6 +301,18 @@ def steps(pairs: int, torchgan: bool) -> bool:
         f"{1e3 * statistics.median(times[ours][1:]):.0f} ms of CPU time, "
         f"{ratio:.2f} times as fast (quartiles {low:.2f} to {high:.2f})"
     )
+    if save:
+        entry = "dcgan_step_torchgan" if torchgan else "dcgan_step"
+        how = "--step --torchgan" if torchgan else "--step"
+        cells = {f"times as fast as {name}": [low, ratio, high]}
+        save_benchmark(
+            entry,
+            "A training step at 32 px, width 64, batch 64, by CPU time",
+            {"lesson 03": cells},
+            command=f"python tests/benchmarks/bench_dcgan.py {how} --save",
+            values=f"quartiles of {pairs} alternating pairs",
+            centre="median",
+        )
     return ratio >= goal
 
 
@@ -288,13 +323,14 @@ def main() -> int:
     parser.add_argument("--step", action="store_true", help="time the step alone")
     parser.add_argument("--torchgan", action="store_true", help="beside torchgan")
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
+    parser.add_argument("--save", action="store_true", help="for lesson 03 to show")
     parser.add_argument("--pairs", type=int, default=20)
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     if given.step:
-        return int(not steps(given.pairs, given.torchgan))
-    return int(not distances(given.data, given.seconds, given.seeds))
+        return int(not steps(given.pairs, given.torchgan, given.save))
+    return int(not distances(given.data, given.seconds, given.seeds, given.save))
 
 
 if __name__ == "__main__":

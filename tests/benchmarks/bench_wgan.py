@@ -3,6 +3,7 @@
     taskset -c 0,1 python tests/benchmarks/bench_wgan.py               the step
     taskset -c 0,1 python tests/benchmarks/bench_wgan.py --seeds 0 1 2  the table
         [--data pneumoniamnist --size 28 --root FOLDER] [--seconds 60]
+    --save writes what was found to course_lib/benchmarks.json, for lesson 04
 
 The step: same networks, same algorithm (eq. 3 on the whole batch, five critic steps
 for one of G), alternating pairs, medians of CPU time; leaves with 1 under 1.25. The
@@ -22,13 +23,14 @@ import torch
 from torch import Tensor, nn
 
 from course_lib import gans, wasserstein
+from course_lib.benchmarks import save_benchmark
 from course_lib.datasets import batches, load_images
 from course_lib.features import course_extractor, for_models
 from course_lib.gans import Discriminator, Generator
 from course_lib.metrics import frechet_distance
 from course_lib.training import EMA
 
-N_CRITIC, BATCH = 5, 64
+N_CRITIC, BATCH, PAIRS = 5, 64, 12
 
 
 def plain_step(
@@ -82,7 +84,8 @@ def networks(size: int, width: int, channels_last: bool, channels: int = 1) -> t
     return generator, critic, opt_g, opt_c
 
 
-def compare_steps(size: int, width: int, pairs: int) -> float:
+def compare_steps(size: int, width: int, pairs: int) -> dict[str, list[float]]:
+    """{way: quartiles of how many times as fast as the plain loop it is}."""
     batch = torch.rand(N_CRITIC * BATCH, 1, size, size) * 2 - 1
     plain = plain_step(*networks(size, width, False))
     nets = networks(size, width, True)
@@ -99,13 +102,13 @@ def compare_steps(size: int, width: int, pairs: int) -> float:
     for name in ("ours", "ours, 16 pairs"):
         pairs_of = zip(times["plain"][1:], times[name][1:], strict=True)
         low, ratio, high = statistics.quantiles([p / o for p, o in pairs_of])
-        ratios[name] = ratio
+        ratios[name] = [low, ratio, high]
         step = statistics.median(times[name][1:])
         print(
             f"{size} px, width {width}: {name} {step * 1e3:.0f} ms of CPU, "
             f"plain / {name} = {ratio:.2f} (quartiles {low:.2f} to {high:.2f})"
         )
-    return ratios["ours"]
+    return ratios
 
 
 def recipe(kind: str, size: int, channels: int) -> tuple[nn.Module, Callable, tuple]:
@@ -139,7 +142,9 @@ def recipe(kind: str, size: int, channels: int) -> tuple[nn.Module, Callable, tu
 KINDS = ("DCGAN", "WGAN, clipped", "WGAN-GP", "spectral norm, hinge")
 
 
-def table(data: str, size: int, root: str | None, seeds: list[int], seconds: float):
+def table(
+    data: str, size: int, root: str | None, seeds: list[int], seconds: float, save: bool
+) -> None:
     images, _, _ = load_images(data, "train", size, root=root)
     images = images[for_models(data, images)]
     extractor = course_extractor(data, size)
@@ -148,7 +153,9 @@ def table(data: str, size: int, root: str | None, seeds: list[int], seconds: flo
     real = extractor(images[order[:n]])
     floor = frechet_distance(real, extractor(images[order[n : 2 * n]]))
     print(f"{extractor.frechet_name}, N = {n}, real against real {floor:.3f}")
-    found: dict[str, list[float]] = {kind: [] for kind in KINDS}
+    unit = f"Frechet distance ({extractor.name}, N = {n})"
+    rows: dict[str, dict[str, list[float]]] = {kind: {unit: []} for kind in KINDS}
+    rows["WGAN-GP"]["slope on interpolates"] = []
     for seed in seeds:
         for kind in KINDS:
             torch.manual_seed(seed)
@@ -173,15 +180,29 @@ def table(data: str, size: int, root: str | None, seeds: list[int], seconds: flo
             with torch.no_grad():
                 z = torch.randn(n, 32, generator=torch.Generator().manual_seed(1))
                 fake = torch.cat([ema.module(part) for part in z.split(250)])
-            found[kind].append(frechet_distance(real, extractor(fake)))
-            said = f", slope {statistics.mean(slope[-50:]):.3f}" if slope else ""
-            print(
-                f"seed {seed}, {kind}: {found[kind][-1]:.2f} ({steps} steps{said})",
-                flush=True,
-            )
-    for kind, values in found.items():
+            rows[kind][unit].append(frechet_distance(real, extractor(fake)))
+            if slope:
+                rows[kind]["slope on interpolates"].append(statistics.mean(slope[-50:]))
+            last = {
+                column: round(values[-1], 3) for column, values in rows[kind].items()
+            }
+            print(f"seed {seed}, {kind}: {steps} steps, {last}", flush=True)
+    rows["real, other half"] = {unit: [floor]}
+    for kind, columns in rows.items():
+        values = columns[unit]
         spread = statistics.stdev(values) if len(values) > 1 else float("nan")
         print(f"{kind}: {statistics.mean(values):.2f} +- {spread:.2f}")
+    if save:
+        given = " ".join(str(seed) for seed in seeds)
+        where = "" if data == "phantom" else f" --data {data} --size {size} --root DIR"
+        save_benchmark(
+            "wgan",
+            f"{data}, {size} px, {seconds:.0f} s of CPU time each",
+            rows,
+            command=f"python tests/benchmarks/bench_wgan.py --seeds {given}{where} "
+            f"--seconds {seconds:.0f} --save",
+            values=f"seeds {given}",
+        )
 
 
 def main() -> int:
@@ -191,13 +212,27 @@ def main() -> int:
     parser.add_argument("--size", type=int, default=32)
     parser.add_argument("--root")
     parser.add_argument("--seconds", type=float, default=60, help="of CPU, each run")
+    parser.add_argument("--save", action="store_true", help="for lesson 04 to show")
     given = parser.parse_args()
     torch.set_num_threads(1)
     if given.seeds:
-        table(given.data, given.size, given.root, given.seeds, given.seconds)
+        table(
+            given.data, given.size, given.root, given.seeds, given.seconds, given.save
+        )
         return 0
-    ratios = [compare_steps(32, 24, 12), compare_steps(28, 32, 12)]
-    return int(min(ratios) < 1.25)
+    sides = {(32, 24): "32 px, width 24", (28, 32): "28 px, width 32"}
+    ratios = {name: compare_steps(*side, PAIRS) for side, name in sides.items()}
+    if given.save:
+        save_benchmark(
+            "wgan_step",
+            "How many times as fast as a plain loop of WGAN-GP, same networks and "
+            "algorithm (the last column: the penalty on 16 pairs of 64)",
+            ratios,
+            command="python tests/benchmarks/bench_wgan.py --save",
+            values=f"quartiles of {PAIRS} alternating pairs",
+            centre="median",
+        )
+    return int(min(row["ours"][1] for row in ratios.values()) < 1.25)
 
 
 if __name__ == "__main__":
