@@ -284,7 +284,7 @@ def lab():
     return GANLab()
 
 
-async def played(lab, *, seen=True, seconds=20.0):
+async def played(lab, *, seen=True, seconds=600.0):
     """Wait until the lab stops by itself, as a page that paints every picture."""
     task = lab.task
     end = asyncio.get_running_loop().time() + seconds
