@@ -198,7 +198,7 @@ def _plot(
     told = ", ".join(
         f'<span style="border-bottom:2px {"dashed" if k else "solid"} {colours[name]}">'
         + (f"{html.escape(name)} " if len(lines) > 1 else "")
-        + f"{values[-1]:.2g}</span>"
+        + f"{_short(values[-1])}</span>"
         for k, (name, values) in enumerate(lines.items())
     )
     label = ", ".join(f"{name} {values[-1]:.3g}" for name, values in lines.items())
@@ -210,6 +210,13 @@ def _plot(
         f'<path d="M4 0V{height - 4}H{width - 4}" fill="none" stroke="currentColor" '
         f'opacity=".5"/>{drawn}</svg></div>'
     )
+
+
+def _short(value: float) -> str:
+    """Few characters, for a caption: 8, -0.01, 6e-05."""
+    if float(value).is_integer():
+        return f"{value:.0f}"
+    return f"{value:.2f}" if 0.005 <= abs(value) < 1000 else f"{value:.0e}"
 
 
 def legend() -> str:

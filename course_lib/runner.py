@@ -361,7 +361,12 @@ def test(only: str | None, arguments: Sequence[str]) -> int:
             started = time.monotonic()
             extra = list(arguments) if command[2] == "pytest" else []
             print(f"== {part}: {' '.join(command[2:5])} ...", flush=True)
-            code = subprocess.run([*command, *extra], cwd=ROOT, check=False).returncode
+            # two processes of unit tests share the cores; kernels have shares of theirs
+            share = jobs.threads_environment(jobs.thread_share(2))
+            environment = os.environ | (share if part == "unit" else {})
+            code = subprocess.run(
+                [*command, *extra], cwd=ROOT, env=environment, check=False
+            ).returncode
             print(f"== {part}: {time.monotonic() - started:.0f} s", flush=True)
             if code:
                 failed.append(part)
