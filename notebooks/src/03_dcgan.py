@@ -66,6 +66,7 @@ from course_lib.gans import (
     ring_of_gaussians,
     stage_widths,
 )
+from course_lib.latent_explorer import LatentExplorer
 from course_lib.metrics import (
     density_coverage,
     frechet_distance,
@@ -782,20 +783,14 @@ show_rows(
 )
 
 # %% [markdown]
-# Walk from one $z$ to another. If $G$ had learned eight pictures by heart, the
-# walk would jump. We walk on the sphere on which Gaussian noise lives.
+# Walk from one $z$ to another: from A to B by the line and by the arc, in your
+# browser. If $G$ had learned eight pictures by heart, the walk would jump. The
+# arc stays on the sphere on which Gaussian noise lives; the line cuts through
+# the middle, where no draw ever was (lesson 02). What does $G$ draw there?
+# (The map shows two of the directions of $z$; in a GAN none is special.)
 
 # %% tags=["nbval-ignore-output"]
-angle = torch.linspace(0, torch.pi / 2, 5)[:, None]
-walks = [
-    angle.cos() * z_score[i] + angle.sin() * z_score[i + 1] for i in (0, 2)
-]
-show_rows(
-    {f"walk {i + 1}": draw(keeper, z) for i, z in enumerate(walks)},
-    size=0.75,
-    caption=made,
-    alt="Two walks between points of the latent space",
-)
+LatentExplorer(keeper, z_score[:200], prior=True)
 
 # %% [markdown]
 # ## Measure

@@ -1,4 +1,4 @@
-"""The latent explorer of lessons 01 and 02: in JupyterLab, and in pages of `run`."""
+"""The latent explorer of lessons 01 to 03: in JupyterLab, and in pages of `run`."""
 
 import base64
 
@@ -102,17 +102,18 @@ def test_the_explorer_of_lesson_01_in_jupyterlab(
     widget.screenshot(path=screenshots / "latent_explorer_01_lab.png")
 
 
-def test_the_explorers_of_lesson_02_in_jupyterlab(
-    open_lesson, screenshots, note_latency
+@pytest.mark.parametrize(("number", "count"), [("02", 2), ("03", 1)])
+def test_the_explorers_of_other_lessons_in_jupyterlab(
+    open_lesson, screenshots, note_latency, number, count
 ):
-    page = open_lesson("02")
-    assert page.locator(WIDGET).count() == 2
+    page = open_lesson(number)
+    assert page.locator(WIDGET).count() == count
     for k, widget in enumerate(page.locator(WIDGET).all(), 1):
-        use(widget, note_latency, f"lesson 02 in JupyterLab, {k}")
-        widget.screenshot(path=screenshots / f"latent_explorer_02_{k}_lab.png")
+        use(widget, note_latency, f"lesson {number} in JupyterLab, {k}")
+        widget.screenshot(path=screenshots / f"latent_explorer_{number}_{k}_lab.png")
 
 
-@pytest.mark.parametrize(("number", "count"), [("01", 1), ("02", 2)])
+@pytest.mark.parametrize(("number", "count"), [("01", 1), ("02", 2), ("03", 1)])
 def test_the_explorers_in_a_page_without_kernel_or_network(
     open_exported, screenshots, note_latency, number, count
 ):
