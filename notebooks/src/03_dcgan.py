@@ -769,13 +769,13 @@ scrubber
 
 # %% tags=["nbval-ignore-output"]
 samples = draw(keeper)
-near = torch.cdist(samples[:5].flatten(1), images.flatten(1)).argmin(dim=1)
+near = torch.cdist(samples[:4].flatten(1), images.flatten(1)).argmin(dim=1)
 show_rows(
     {
-        "real": real_b[:5],
-        "DCGAN": samples[:5],
+        "real": real_b[:4],
+        "DCGAN": samples[:4],
         "nearest real": images[near],
-        "PCA Gaussian": by_pca[:5],
+        "PCA Gaussian": by_pca[:4],
     },
     size=0.75,
     caption=made,
@@ -1287,7 +1287,7 @@ ends |= shipped["metrics"]["ends"] if shipped else {}
 
 # %% tags=["nbval-ignore-output"]
 show_rows(
-    {"loud label": loud[:7], "as it is": quiet[:7]},
+    {"loud label": loud[:6], "as it is": quiet[:6]},
     size=0.7,
     caption=made.replace("T1", contrast),
     alt="Samples of a collapsed and of a balanced conditional generator",
@@ -1341,7 +1341,7 @@ few_scores |= shipped["metrics"]["few"] if shipped else {}
 
 # %% tags=["nbval-ignore-output"]
 show_rows(
-    {name: x[:4] for name, x in few_runs.items()},
+    {name: x[:3] for name, x in few_runs.items()},
     size=0.7,
     caption=made,
     alt="Samples after training on 32 images, without and with DiffAugment",
