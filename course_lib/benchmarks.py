@@ -87,8 +87,8 @@ def show_benchmark(name: str, path: Path = BENCHMARKS) -> None:
         shown = []
         for column in columns:
             found = cells.get(column, [])
-            each = ", ".join(f"{x:.3g}" for x in found)
-            shown.append(f"{centre(found):.3g} ({each})" if found[1:] else each)
+            each = ", ".join(map(_told, found))
+            shown.append(f"{_told(centre(found))} ({each})" if found[1:] else each)
         table.append([row, *shown])
     note = (
         f"{entry['title']}: {entry['centre']} and, in brackets, {entry['values']}. "
@@ -96,6 +96,10 @@ def show_benchmark(name: str, path: Path = BENCHMARKS) -> None:
         f"Python {entry['python']} and torch {entry['torch']}."
     )
     show_table(["", *columns], table, note=note)
+
+
+def _told(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def _rounded(cells: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:

@@ -1,7 +1,7 @@
 # ---
 # jupyter:
 #   course:
-#     minutes: {smoke: 0.5, lab: 4, full: 30}
+#     minutes: {smoke: 0.75, lab: 4, full: 30}
 # ---
 
 # %% [markdown]
