@@ -1,10 +1,16 @@
 """Fixtures that several test files share: small made-up courses in a folder."""
 
+import signal
 from pathlib import Path
 
 import pytest
 
 import course_lib  # noqa: F401 - sets how torch waits, before torch is imported
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    # A shell starts what it puts in the background so, and it is inherited: programs
+    # that tests end by Ctrl-C would not hear it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 LESSON = '''\
 # ---
