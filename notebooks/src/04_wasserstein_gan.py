@@ -1151,7 +1151,7 @@ print_facts(
 # first?
 
 # %% tags=["nbval-ignore-output"]
-quick = ("D too strong",)  # what a picture shows that nobody can click
+quick = ("clipped to death",)  # what a picture shows that nobody can click
 usual = ("clipped to death", "healthy")
 twin = per_budget(budget, smoke=quick, lab=usual, full=usual)
 GANLab(preset="clipped to death", twin=twin)

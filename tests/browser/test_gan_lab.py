@@ -143,7 +143,7 @@ def test_everybody_can_use_the_lab(lesson_03):
 
 
 def test_the_lab_of_lesson_04_shows_what_clipping_does(open_lesson, screenshots):
-    page = open_lesson("04", "import GANLab", "GANLab(preset=")
+    page = open_lesson("04", "import GANLab", "budget = os", "GANLab(preset=")
     lab = Driver(page)
     lab.expect("about 1")
     lab.button("Train").click()
