@@ -32,8 +32,11 @@ SETTINGS = {
 QUIET = (  # what JupyterLab itself says
     "favicon",
     "ResizeObserver loop",
-    # ipywidgets 8, of a progress bar that went before it was laid out
+    # ipywidgets 8, of a progress bar that went before it was laid out; a child that
+    # fails by itself says more than the box
     "reading 'processLuminoMessage'",
+    "null (reading 'widgets')",
+    "Could not add child view to box",
 )
 PATIENCE = 300  # seconds; a slow machine is not a broken widget
 
