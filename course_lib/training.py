@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from io import BytesIO
@@ -37,6 +37,7 @@ __all__ = [
     "EMA",
     "History",
     "autocast",
+    "capture_step",
     "fit",
     "load_weights",
     "save_weights",
@@ -211,8 +212,51 @@ def autocast(device: torch.device | str) -> AbstractContextManager:
     if torch.device(device).type == "cuda" and torch.cuda.is_bf16_supported(
         including_emulation=False
     ):
-        return torch.autocast("cuda", dtype=torch.bfloat16)
+        # a step of a GAN moves weights in between, and a kept copy would stay as it was
+        return torch.autocast("cuda", dtype=torch.bfloat16, cache_enabled=False)
     return nullcontext()
+
+
+def capture_step(
+    train_step: Callable[[Any], Mapping[str, Tensor]],
+    batch: Any,
+    optimizers: Sequence[torch.optim.Optimizer],
+) -> Callable[[Any], Mapping[str, Tensor]]:
+    """`train_step` as one CUDA graph: Python runs it once, the GPU replays it.
+
+    For small networks, whose kernels are over before Python has named the next. `batch`
+    (images, or a tuple of tensors) shows the shape that all later ones must have; it is
+    used for three steps to warm up. A step may draw random numbers, but not ask the GPU
+    for a value (`.item()`), nor do something else each time. The rates of `optimizers`
+    (Adam) become tensors, which schedules of torch.optim can go on moving. Without a
+    GPU `train_step` comes back as it is.
+    """
+    tensors = [batch] if isinstance(batch, Tensor) else list(batch)
+    if tensors[0].device.type != "cuda":
+        return train_step
+    for group in (group for opt in optimizers for group in opt.param_groups):
+        group["capturable"] = True
+        group["lr"] = torch.as_tensor(group["lr"], device=tensors[0].device)
+    inputs = [tensor.clone() for tensor in tensors]
+    static = inputs[0] if isinstance(batch, Tensor) else tuple(inputs)
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):  # libraries choose their kernels, Adam its state
+        for _ in range(3):
+            train_step(static)
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        losses = train_step(static)
+
+    def replay(batch: Any) -> Mapping[str, Tensor]:
+        given = [batch] if isinstance(batch, Tensor) else batch
+        for there, here in zip(inputs, given, strict=True):
+            there.copy_(here)
+        graph.replay()
+        return losses
+
+    return replay
 
 
 # --- what fit is made of -------------------------------------------------------------

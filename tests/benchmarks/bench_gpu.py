@@ -1,0 +1,315 @@
+"""The GPU parts of lessons 02 to 05: images a second, memory, seconds to a distance.
+
+    python tests/benchmarks/bench_gpu.py [--save] [--weights] [name ...]
+
+Needs a GPU; `--device cpu --quick` only tries the script. For each lesson the same step
+in float32, in bfloat16, with the channels last in memory and as one CUDA graph: all
+variants in turn, several rounds. Then the lesson's large network trains on the phantom
+with all of it and is scored on the way. `--save` writes what was found to
+course_lib/benchmarks.json, `--weights` ships the networks that draw (half precision);
+both for the lessons to show where there is no GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import functools
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import torch
+from torch import Tensor, nn
+
+from course_lib import gans, translation, variational, wasserstein
+from course_lib.autoencoders import Decoder, Encoder
+from course_lib.benchmarks import save_benchmark
+from course_lib.datasets import batches, load_images, load_pairs
+from course_lib.features import course_extractor
+from course_lib.metrics import frechet_distance, frechet_statistics, ssim
+from course_lib.training import EMA, autocast, capture_step, fit, save_weights
+
+COMMAND = "python tests/benchmarks/bench_gpu.py"
+WEIGHTS = Path(__file__).resolve().parents[2] / "course_lib" / "weights"
+VARIANTS = {  # what each adds to the one before
+    "float32": (),
+    "bfloat16": ("bf16",),
+    "and channels_last": ("bf16", "last"),
+    "and one CUDA graph": ("bf16", "last", "graph"),
+}
+
+
+@dataclass
+class Run:
+    """A network, its step, and what a batch of it is."""
+
+    nets: nn.Module
+    draws: nn.Module  # the part that is kept and scored
+    step: Callable[[Any], dict[str, Tensor]]
+    optimizers: list[torch.optim.Optimizer]
+    batch: tuple[int, ...]  # shape of the images of a step
+    pairs: bool = False
+    dear: Tensor | None = None  # the factor of a VAE's KL
+
+
+def adam(net: nn.Module, rate: float, betas: tuple = (0.5, 0.999)) -> Any:
+    return torch.optim.Adam(net.parameters(), rate, betas=betas, fused=True)
+
+
+def vae(device: torch.device, precision: Callable, layout: Any) -> Run:
+    """Lesson 02: 64 px, width 64, 64 numbers of code, batches of 128."""
+    nets = variational.VAE(Encoder(128, 64, 64), Decoder(64, 64, 64), 64)
+    nets.to(device, memory_format=layout)
+    optimizer = adam(nets, 1e-3, (0.9, 0.999))
+    dear = torch.ones((), device=device)  # the KL's factor: a graph reads it anew
+
+    def step(x: Tensor) -> dict[str, Tensor]:
+        with precision():
+            x_hat, mu, logvar = (part.float() for part in nets(x))
+        nll, kl = variational.elbo_parts(x, x_hat, mu, logvar, nets.log_sigma)
+        translation.descend(optimizer, (nll + dear * kl.sum(1)).mean())
+        return {"-ELBO": (nll + kl.sum(1)).mean()}
+
+    return Run(nets, nets.decoder, step, [optimizer], (128, 1, 64, 64), dear=dear)
+
+
+def dcgan(device: torch.device, precision: Callable, layout: Any) -> Run:
+    """Lesson 03: 64 px, width 64, 128 numbers of noise, batches of 128."""
+    pair = [gans.Generator(128, 64, 64), gans.Discriminator(64, 64)]
+    nets = nn.ModuleList(pair).apply(gans.init_weights)
+    nets.to(device, memory_format=layout)
+    opts = [adam(net, 1e-3) for net in nets]
+    step = gans.make_train_step(*nets, *opts)
+    return Run(nets, nets[0], _within(precision, step), opts, (128, 1, 64, 64))
+
+
+def wgan(device: torch.device, precision: Callable, layout: Any) -> Run:
+    """Lesson 04: 64 px, width 64, five critic steps on batches of 64."""
+    pair = gans.Generator(64, 64, 64), gans.Discriminator(64, 64, norm="none")
+    nets = nn.ModuleList(pair).to(device, memory_format=layout)
+    opts = [adam(net, 5e-4, (0.0, 0.9)) for net in nets]
+    step = wasserstein.make_train_step(*nets, *opts, n_critic=5)
+    return Run(nets, nets[0], _within(precision, step), opts, (5 * 64, 1, 64, 64))
+
+
+def cyclegan(device: torch.device, precision: Callable, layout: Any) -> Run:
+    """Lesson 05: 128 px, width 24, six blocks, batches of 4 of either domain."""
+    nets = translation.CycleGAN(24, n_blocks=6, n_downs=2, d_width=64, n_layers=3)
+    nets.to(device, memory_format=layout)
+    opts = [adam(net, 1e-3) for net in (nets.translators, nets.judges)]
+    step = translation.make_cyclegan_step(nets, *opts, warm_up=1, precision=precision)
+    return Run(nets, nets.g_ab, step, opts, (4, 1, 128, 128), pairs=True)
+
+
+def _within(precision: Callable, step: Callable) -> Callable:
+    def train_step(batch: Any) -> dict[str, Tensor]:
+        with precision():
+            return step(batch)
+
+    return train_step
+
+
+LESSONS = {"vae": vae, "dcgan": dcgan, "wgan": wgan, "cyclegan": cyclegan}
+
+
+def build(name: str, variant: str, device: torch.device, data: Any = None) -> tuple:
+    """A run, and its step in this variant; `data` as one batch, else of noise."""
+    parts = VARIANTS[variant]
+    precision = functools.partial(autocast, device if "bf16" in parts else "cpu")
+    layout = torch.channels_last if "last" in parts else torch.contiguous_format
+    torch.manual_seed(0)
+    run = LESSONS[name](device, precision, layout)
+    if data is None:
+        data = torch.rand(run.batch, device=device) * 2 - 1
+        data = (data, data.flip(3)) if run.pairs else data
+    step = run.step
+    # the image pool of the CycleGAN decides in Python: no two steps are alike
+    if "graph" in parts and not run.pairs:
+        step = capture_step(step, data, run.optimizers)
+    return run, step, data
+
+
+def wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def measure(name: str, device: torch.device, seconds: float, rounds: int) -> dict:
+    """{variant: {column: values}}: images a second, and the most memory of a step."""
+    steps, rows = {}, {}
+    for variant in VARIANTS:
+        if name == "cyclegan" and "graph" in VARIANTS[variant]:
+            continue
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+            before = torch.cuda.memory_allocated()
+        run, step, batch = build(name, variant, device)
+        for _ in range(5):
+            step(batch)
+        wait(device)
+        rows[variant] = {"images/s": []}
+        if device.type == "cuda":
+            # a graph's memory is its own pool: reserved, not allocated step by step
+            most = torch.cuda.max_memory_allocated() - before
+            rows[variant]["MiB"] = [most / 2**20]
+        steps[variant] = step, batch, run
+    n = run.batch[0] * (1 + run.pairs)
+    for turn in range(rounds):
+        for variant in list(steps) if turn % 2 else list(steps)[::-1]:
+            step, batch, _ = steps[variant]
+            done, start = 0, time.perf_counter()
+            while (spent := time.perf_counter() - start) < seconds:
+                for _ in range(10 if device.type == "cuda" else 1):
+                    step(batch)
+                    done += 1
+                wait(device)
+            rows[variant]["images/s"].append(done * n / spent)
+    base = rows["float32"]["images/s"]
+    for row in rows.values():
+        pairs = zip(row["images/s"], base, strict=True)
+        row["times float32"] = [ours / theirs for ours, theirs in pairs]
+        shown = {column: statistics.median(values) for column, values in row.items()}
+        print(f"{name}: {shown}", flush=True)
+    return rows
+
+
+# --- training, and how far it comes ---------------------------------------------------
+
+TRAININGS = {"vae": 8000, "dcgan": 20_000, "wgan": 6000, "cyclegan": 5000}
+TARGETS = {"vae": 8.0, "dcgan": 4.0, "wgan": 4.0}  # FD to reach
+
+
+def train(name: str, device: torch.device, steps: int, n: int, stages: int) -> tuple:
+    """Train with everything on; (the mean network that draws, its row of numbers)."""
+    if name == "cyclegan":
+        piles = load_pairs(size=128, paired=False, n=n)[:2]
+        score = score_translator(device)
+    else:
+        piles = (load_images("phantom", "train", 64, n=3 * n)[0],)
+        score = score_drawings(piles[0], device)
+    variant = list(VARIANTS)[-1]
+    length = {"wgan": 320, "cyclegan": 4}.get(name, 128)
+    feed = batches(*piles, batch_size=length, seed=0, device=device)
+    run, step, _ = build(name, variant, device, next(iter(feed)))
+    schedules = [translation.linear_decay(opt, steps) for opt in run.optimizers]
+    step = translation.with_schedules(step, schedules)
+    ema = EMA(run.draws)
+    spent, row = 0.0, {}
+    for stage in range(stages):
+        if run.dear is not None:  # the KL: dear in the beginning, as in lesson 02
+            run.dear.fill_(50 ** max(0.0, 1 - stage / (0.6 * stages)))
+        wait(device)
+        start = time.perf_counter()
+        fit(step, feed, steps // stages, ema=ema)
+        wait(device)
+        spent += time.perf_counter() - start
+        value = score(ema.module)
+        done = (stage + 1) * (steps // stages)
+        print(f"{name}: step {done}, {spent:.1f} s: {value:.3f}", flush=True)
+        target = TARGETS.get(name)
+        if target and value < target and "seconds to it" not in row:
+            row["seconds to it"] = [spent]
+    row |= {"steps": [steps], "seconds": [spent], "at the end": [value]}
+    return ema.module, row
+
+
+def score_drawings(images: Tensor, device: torch.device) -> Callable:
+    """Frechet distance of 2000 drawn images to 2000 real ones."""
+    extractor = course_extractor("phantom", 64, device=device)
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+    n = min(2000, len(images) // 2)
+    real = frechet_statistics(extractor(images[order[:n]]))
+    floor = frechet_distance(real, extractor(images[order[n : 2 * n]]))
+    print(f"{extractor.frechet_name}, N = {n}, real against real {floor:.3f}")
+
+    @torch.no_grad()
+    def score(net: nn.Module) -> float:
+        net.eval()
+        inputs = net.latent_dim if hasattr(net, "latent_dim") else net.from_code
+        inputs = inputs if isinstance(inputs, int) else inputs.in_features
+        z = torch.randn(n, inputs, generator=torch.Generator().manual_seed(1))
+        fakes = [net(part).float() for part in z.to(device).split(250)]
+        return frechet_distance(real, extractor(torch.cat(fakes).contiguous()))
+
+    return score
+
+
+def score_translator(device: torch.device) -> Callable:
+    """SSIM of 200 translated T1 slices to their true T2."""
+    source, truth, _ = load_pairs("phantom", "test", 128, n=200)
+    print(f"SSIM of the source itself {ssim(source, truth).mean():.3f}")
+
+    @torch.no_grad()
+    def score(net: nn.Module) -> float:
+        net.eval()
+        made = [net(part.to(device)).cpu() for part in source.split(50)]
+        return ssim(torch.cat(made), truth).mean().item()
+
+    return score
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("names", nargs="*", metavar="name", help=", ".join(LESSONS))
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--quick", action="store_true", help="a few steps only")
+    parser.add_argument("--only", choices=["speed", "training"])
+    parser.add_argument("--save", action="store_true", help="for the lessons to show")
+    parser.add_argument("--weights", action="store_true", help="ship what was trained")
+    given = parser.parse_args()
+    device = torch.device(given.device)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        sys.exit("there is no GPU here; --device cpu --quick tries the script")
+    card = torch.cuda.get_device_name() if device.type == "cuda" else "no GPU"
+    print(card, torch.__version__)
+    for name in given.names or LESSONS:
+        what = LESSONS[name].__doc__.strip()
+        options = {"command": f"{COMMAND} {name} --save", "centre": "median"}
+        if given.only != "training":
+            turns = (0.01, 2) if given.quick else (1.0, 5)
+            rows = measure(name, device, *turns)
+            if given.save:
+                save_benchmark(
+                    f"gpu_{name}_speed",
+                    f"One training step on one {card}. {what}",
+                    rows,
+                    values=f"{turns[1]} rounds in turn",
+                    **options,
+                )
+        if given.only != "speed":
+            size = (4, 150, 2) if given.quick else (TRAININGS[name], 2000, 20)
+            net, row = train(name, device, *size)
+            if given.save:
+                save_benchmark(
+                    f"gpu_{name}_training",
+                    f"Training on one {card}. {what}",
+                    {"phantom": row},
+                    values="one run",
+                    **options,
+                )
+            if given.weights:
+                manifest = {
+                    "command": f"{COMMAND} {name} --weights",
+                    "data": "phantom",
+                    "budget": f"{size[0]} steps on one {card}",
+                    "seed": 0,
+                    "metrics": {key: values[0] for key, values in row.items()},
+                }
+                side = 128 if name == "cyclegan" else 64
+                path = WEIGHTS / f"{name}_large_phantom_{side}.safetensors"
+                half = copy.deepcopy(net).cpu().half()
+                save_weights(path, half, manifest=manifest)
+
+
+if __name__ == "__main__":
+    main()
