@@ -1,7 +1,8 @@
 """What the benchmarks measured over several seeds, for the lessons to show.
 
 `benchmarks.json` is written by the scripts in `tests/benchmarks/` when they are called
-with `--save`, one entry each. A lesson shows one seed of its own and, beside it, this.
+with `--save`, one entry each. A lesson shows one seed of its own and, beside it, this;
+`docs/benchmarks.md` shows all (`python -m course_lib.benchmarks` writes it anew).
 """
 
 from __future__ import annotations
@@ -15,10 +16,15 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
-from course_lib.plotting import show_table
-from course_lib.runtime import atomic_path
+from course_lib.plotting import markdown_table, show_table
+from course_lib.sources import write_text
 
 BENCHMARKS = Path(__file__).with_name("benchmarks.json")
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
+PREFACE = (
+    "Each table comes from a script in `tests/benchmarks/`, whose command stands below "
+    "it; the lessons show the same tables. Figures of speed belong to the machine."
+)
 CENTRES = {"mean": mean, "median": median}
 Rows = Mapping[str, Mapping[str, Sequence[float]]]
 
@@ -55,8 +61,9 @@ def save_benchmark(
         "centre": centre,
         "rows": {row: _rounded(cells) for row, cells in rows.items()},
     }
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(known, indent=1) + "\n", "utf-8")
+    write_text(path, json.dumps(known, indent=1) + "\n")
+    if path == BENCHMARKS:
+        write_text(PAGE, benchmarks_page())
 
 
 def read_benchmark(name: str, path: Path = BENCHMARKS) -> dict[str, Any]:
@@ -78,7 +85,11 @@ def show_benchmark(name: str, path: Path = BENCHMARKS) -> None:
 
     The note below says what was measured, with which command, when and with what.
     """
-    entry = read_benchmark(name, path)
+    head, rows, note = _table(read_benchmark(name, path))
+    show_table(head, rows, note=note)
+
+
+def _table(entry: Mapping[str, Any]) -> tuple[list[str], list[list[str]], str]:
     columns = list(
         dict.fromkeys(name for row in entry["rows"].values() for name in row)
     )
@@ -95,7 +106,18 @@ def show_benchmark(name: str, path: Path = BENCHMARKS) -> None:
         f"Not run here: measured by `{entry['command']}` on {entry['date']} with "
         f"Python {entry['python']} and torch {entry['torch']}."
     )
-    show_table(["", *columns], table, note=note)
+    return ["", *columns], table, note
+
+
+def benchmarks_page(path: Path = BENCHMARKS) -> str:
+    """All entries as one page of Markdown, in the order of the file."""
+    parts = ["# What was measured", PREFACE]
+    for name, entry in json.loads(path.read_text("utf-8")).items():
+        head, rows, note = _table(entry)
+        parts += [f"## {name}", markdown_table(head, rows), note]
+        if PAGE.with_name(f"{name}.png").is_file():
+            parts.append(f"![Images of the networks of this table]({name}.png)")
+    return "\n\n".join(parts) + "\n"
 
 
 def _told(value: float) -> str:
@@ -104,3 +126,8 @@ def _told(value: float) -> str:
 
 def _rounded(cells: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
     return {name: [round(float(x), 4) for x in found] for name, found in cells.items()}
+
+
+if __name__ == "__main__":
+    write_text(PAGE, benchmarks_page())
+    print(PAGE)

@@ -164,13 +164,17 @@ def show_table(
     """Show a table: column heads, rows (columns of numbers to the right), a note."""
     from IPython.display import Markdown, display
 
+    display(Markdown(f"{markdown_table(head, rows)}\n\n{note}".strip()))
+
+
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """A table as Markdown; columns of numbers stand to the right."""
     cells = [[str(value) for value in row] for row in rows]
     marks = []
     for column in zip(*cells, strict=True):
         numbers = all(value[:1] in "-+0123456789" for value in column)
         marks.append("--:" if numbers else "---")
-    table = "\n".join(f"| {' | '.join(line)} |" for line in [head, marks, *cells])
-    display(Markdown(f"{table}\n\n{note}".strip()))
+    return "\n".join(f"| {' | '.join(line)} |" for line in [head, marks, *cells])
 
 
 def show_curves(

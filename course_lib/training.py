@@ -228,8 +228,8 @@ def capture_step(
     (images, or a tuple of tensors) shows the shape that all later ones must have; it is
     used for three steps to warm up. A step may draw random numbers, but not ask the GPU
     for a value (`.item()`), nor do something else each time. The rates of `optimizers`
-    (Adam) become tensors, which schedules of torch.optim can go on moving. Without a
-    GPU `train_step` comes back as it is.
+    (Adam) become tensors, which schedules made before go on moving. Without a GPU
+    `train_step` comes back as it is.
     """
     tensors = [batch] if isinstance(batch, Tensor) else list(batch)
     if tensors[0].device.type != "cuda":

@@ -51,6 +51,14 @@ def test_what_is_not_there_fails_with_what_is(tmp_path):
         saved(path, centre="mode")
 
 
+def test_the_page_of_all_tables_follows_the_file(tmp_path):
+    page = benchmarks.PAGE.read_text("utf-8")
+    assert page == benchmarks.benchmarks_page(), "run python -m course_lib.benchmarks"
+    other = benchmarks.benchmarks_page(saved(tmp_path / "b.json"))
+    assert other != page and "| DCGAN | 2.5 (1, 4, 2.5) |  |" in other
+    assert "`python toy.py`" in other
+
+
 def test_the_table_shows_every_value_its_source_and_a_gap(tmp_path, monkeypatch):
     shown = {}
     monkeypatch.setattr(

@@ -50,12 +50,13 @@ def test_a_recorded_step_moves_weights_as_the_plain_one():
             return {"loss": loss.detach()}
 
         batches = torch.arange(60.0, device="cuda").view(10, 2, 3) / 60
-        if recorded:  # the same three steps that it takes to warm up
+        schedule = linear_decay(optimizer, 10)
+        if recorded:
             step = capture_step(step, batches[0], [optimizer])
         else:
-            for _ in range(3):
+            for _ in range(3):  # what it takes to warm up
                 step(batches[0])
-        step = with_schedules(step, [linear_decay(optimizer, 10)])
+        step = with_schedules(step, [schedule])
         for x in batches:
             step(x)
         ends.append(flat(line))

@@ -7,7 +7,8 @@ in float32, in bfloat16, with the channels last in memory and as one CUDA graph:
 variants in turn, several rounds. Then the lesson's large network trains on the phantom
 with all of it and is scored on the way. `--save` writes what was found to
 course_lib/benchmarks.json, `--weights` ships the networks that draw (half precision);
-both for the lessons to show where there is no GPU.
+both for the lessons to show where there is no GPU. `--pictures` needs none: it draws
+with the shipped networks, for docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -26,15 +27,25 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from course_lib import gans, translation, variational, wasserstein
 from course_lib.autoencoders import Decoder, Encoder
-from course_lib.benchmarks import save_benchmark
+from course_lib.benchmarks import PAGE, save_benchmark
 from course_lib.datasets import batches, load_images, load_pairs
 from course_lib.features import course_extractor
 from course_lib.metrics import frechet_distance, frechet_statistics, ssim
-from course_lib.training import EMA, autocast, capture_step, fit, save_weights
+from course_lib.pixels import to_uint8
+from course_lib.runtime import atomic_path
+from course_lib.training import (
+    EMA,
+    autocast,
+    capture_step,
+    fit,
+    load_weights,
+    save_weights,
+)
 
 COMMAND = "python tests/benchmarks/bench_gpu.py"
 WEIGHTS = Path(__file__).resolve().parents[2] / "course_lib" / "weights"
@@ -55,6 +66,7 @@ class Run:
     step: Callable[[Any], dict[str, Tensor]]
     optimizers: list[torch.optim.Optimizer]
     batch: tuple[int, ...]  # shape of the images of a step
+    latent_dim: int = 0  # of what draws
     pairs: bool = False
     dear: Tensor | None = None  # the factor of a VAE's KL
 
@@ -77,7 +89,8 @@ def vae(device: torch.device, precision: Callable, layout: Any) -> Run:
         translation.descend(optimizer, (nll + dear * kl.sum(1)).mean())
         return {"-ELBO": (nll + kl.sum(1)).mean()}
 
-    return Run(nets, nets.decoder, step, [optimizer], (128, 1, 64, 64), dear=dear)
+    shape = (128, 1, 64, 64)
+    return Run(nets, nets.decoder, step, [optimizer], shape, 64, dear=dear)
 
 
 def dcgan(device: torch.device, precision: Callable, layout: Any) -> Run:
@@ -87,7 +100,7 @@ def dcgan(device: torch.device, precision: Callable, layout: Any) -> Run:
     nets.to(device, memory_format=layout)
     opts = [adam(net, 1e-3) for net in nets]
     step = gans.make_train_step(*nets, *opts)
-    return Run(nets, nets[0], _within(precision, step), opts, (128, 1, 64, 64))
+    return Run(nets, nets[0], _within(precision, step), opts, (128, 1, 64, 64), 128)
 
 
 def wgan(device: torch.device, precision: Callable, layout: Any) -> Run:
@@ -96,7 +109,7 @@ def wgan(device: torch.device, precision: Callable, layout: Any) -> Run:
     nets = nn.ModuleList(pair).to(device, memory_format=layout)
     opts = [adam(net, 5e-4, (0.0, 0.9)) for net in nets]
     step = wasserstein.make_train_step(*nets, *opts, n_critic=5)
-    return Run(nets, nets[0], _within(precision, step), opts, (5 * 64, 1, 64, 64))
+    return Run(nets, nets[0], _within(precision, step), opts, (5 * 64, 1, 64, 64), 64)
 
 
 def cyclegan(device: torch.device, precision: Callable, layout: Any) -> Run:
@@ -104,7 +117,9 @@ def cyclegan(device: torch.device, precision: Callable, layout: Any) -> Run:
     nets = translation.CycleGAN(24, n_blocks=6, n_downs=2, d_width=64, n_layers=3)
     nets.to(device, memory_format=layout)
     opts = [adam(net, 1e-3) for net in (nets.translators, nets.judges)]
-    step = translation.make_cyclegan_step(nets, *opts, warm_up=1, precision=precision)
+    step = translation.make_cyclegan_step(
+        nets, *opts, warm_up=TRAININGS["cyclegan"] // 2, precision=precision
+    )
     return Run(nets, nets.g_ab, step, opts, (4, 1, 128, 128), pairs=True)
 
 
@@ -119,8 +134,13 @@ def _within(precision: Callable, step: Callable) -> Callable:
 LESSONS = {"vae": vae, "dcgan": dcgan, "wgan": wgan, "cyclegan": cyclegan}
 
 
-def build(name: str, variant: str, device: torch.device, data: Any = None) -> tuple:
-    """A run, and its step in this variant; `data` as one batch, else of noise."""
+def build(
+    name: str, variant: str, device: torch.device, data: Any = None, steps: int = 0
+) -> tuple:
+    """(run, its step in this variant, a batch): without `data` of noise.
+
+    Over `steps`, if given, the rates fall to 0.
+    """
     parts = VARIANTS[variant]
     precision = functools.partial(autocast, device if "bf16" in parts else "cpu")
     layout = torch.channels_last if "last" in parts else torch.contiguous_format
@@ -129,11 +149,12 @@ def build(name: str, variant: str, device: torch.device, data: Any = None) -> tu
     if data is None:
         data = torch.rand(run.batch, device=device) * 2 - 1
         data = (data, data.flip(3)) if run.pairs else data
-    step = run.step
+    step, opts = run.step, run.optimizers
+    rates = [translation.linear_decay(opt, steps) for opt in opts if steps]
     # the image pool of the CycleGAN decides in Python: no two steps are alike
     if "graph" in parts and not run.pairs:
-        step = capture_step(step, data, run.optimizers)
-    return run, step, data
+        step = capture_step(step, data, opts)
+    return run, translation.with_schedules(step, rates), data
 
 
 def wait(device: torch.device) -> None:
@@ -176,6 +197,9 @@ def measure(name: str, device: torch.device, seconds: float, rounds: int) -> dic
     for row in rows.values():
         pairs = zip(row["images/s"], base, strict=True)
         row["times float32"] = [ours / theirs for ours, theirs in pairs]
+    for row in rows.values():
+        for column in ("images/s", "times float32"):
+            row[column] = statistics.quantiles(row[column])
         shown = {column: statistics.median(values) for column, values in row.items()}
         print(f"{name}: {shown}", flush=True)
     return rows
@@ -185,24 +209,24 @@ def measure(name: str, device: torch.device, seconds: float, rounds: int) -> dic
 
 TRAININGS = {"vae": 8000, "dcgan": 20_000, "wgan": 6000, "cyclegan": 5000}
 TARGETS = {"vae": 8.0, "dcgan": 4.0, "wgan": 4.0}  # FD to reach
+FD = "Frechet distance (course-phantom-64, N = 2000)"
 
 
 def train(name: str, device: torch.device, steps: int, n: int, stages: int) -> tuple:
     """Train with everything on; (the mean network that draws, its row of numbers)."""
     if name == "cyclegan":
         piles = load_pairs(size=128, paired=False, n=n)[:2]
-        score = score_translator(device)
     else:
         piles = (load_images("phantom", "train", 64, n=3 * n)[0],)
-        score = score_drawings(piles[0], device)
     variant = list(VARIANTS)[-1]
     length = {"wgan": 320, "cyclegan": 4}.get(name, 128)
     feed = batches(*piles, batch_size=length, seed=0, device=device)
-    run, step, _ = build(name, variant, device, next(iter(feed)))
-    schedules = [translation.linear_decay(opt, steps) for opt in run.optimizers]
-    step = translation.with_schedules(step, schedules)
-    ema = EMA(run.draws)
-    spent, row = 0.0, {}
+    run, step, _ = build(name, variant, device, next(iter(feed)), steps)
+    if run.pairs:
+        score, floor = score_translator(device)
+    else:
+        score, floor = score_drawings(piles[0], run.latent_dim, device)
+    ema, spent, row = EMA(run.draws), 0.0, {}
     for stage in range(stages):
         if run.dear is not None:  # the KL: dear in the beginning, as in lesson 02
             run.dear.fill_(50 ** max(0.0, 1 - stage / (0.6 * stages)))
@@ -215,14 +239,17 @@ def train(name: str, device: torch.device, steps: int, n: int, stages: int) -> t
         done = (stage + 1) * (steps // stages)
         print(f"{name}: step {done}, {spent:.1f} s: {value:.3f}", flush=True)
         target = TARGETS.get(name)
-        if target and value < target and "seconds to it" not in row:
-            row["seconds to it"] = [spent]
-    row |= {"steps": [steps], "seconds": [spent], "at the end": [value]}
-    return ema.module, row
+        if target and value < target:
+            row.setdefault(f"seconds to FD {target:g}", [spent])
+    unit = "SSIM" if run.pairs else "FD"
+    row |= {"steps": [steps], "seconds": [spent], f"{unit} at the end": [value]}
+    return ema.module, row | floor
 
 
-def score_drawings(images: Tensor, device: torch.device) -> Callable:
-    """Frechet distance of 2000 drawn images to 2000 real ones."""
+def score_drawings(
+    images: Tensor, latent_dim: int, device: torch.device
+) -> tuple[Callable[[nn.Module], float], dict]:
+    """Frechet distance of 2000 drawn images to 2000 real ones; that of real ones."""
     extractor = course_extractor("phantom", 64, device=device)
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
     n = min(2000, len(images) // 2)
@@ -233,19 +260,19 @@ def score_drawings(images: Tensor, device: torch.device) -> Callable:
     @torch.no_grad()
     def score(net: nn.Module) -> float:
         net.eval()
-        inputs = net.latent_dim if hasattr(net, "latent_dim") else net.from_code
-        inputs = inputs if isinstance(inputs, int) else inputs.in_features
-        z = torch.randn(n, inputs, generator=torch.Generator().manual_seed(1))
+        z = torch.randn(n, latent_dim, generator=torch.Generator().manual_seed(1))
         fakes = [net(part).float() for part in z.to(device).split(250)]
         return frechet_distance(real, extractor(torch.cat(fakes).contiguous()))
 
-    return score
+    return score, {"FD, real against real": [floor]}
 
 
-def score_translator(device: torch.device) -> Callable:
-    """SSIM of 200 translated T1 slices to their true T2."""
+def score_translator(
+    device: torch.device,
+) -> tuple[Callable[[nn.Module], float], dict]:
+    """SSIM of 200 translated T1 slices to their true T2; that of the T1 itself."""
     source, truth, _ = load_pairs("phantom", "test", 128, n=200)
-    print(f"SSIM of the source itself {ssim(source, truth).mean():.3f}")
+    copied = ssim(source, truth).mean().item()
 
     @torch.no_grad()
     def score(net: nn.Module) -> float:
@@ -253,7 +280,20 @@ def score_translator(device: torch.device) -> Callable:
         made = [net(part.to(device)).cpu() for part in source.split(50)]
         return ssim(torch.cat(made), truth).mean().item()
 
-    return score
+    return score, {"SSIM of the source": [copied]}
+
+
+@torch.no_grad()
+def draw(name: str) -> None:
+    """docs/gpu_NAME_training.png: sixteen images of the shipped network."""
+    run, _, _ = build(name, "float32", torch.device("cpu"))
+    load_weights(f"{name}_large_phantom_64", run.draws)
+    z = torch.randn(16, run.latent_dim, generator=torch.Generator().manual_seed(1))
+    images = to_uint8(run.draws.eval()(z)[:, 0].numpy(), (-1, 1))
+    rows = torch.from_numpy(images).unflatten(0, (2, 8))
+    grid = rows.permute(0, 2, 1, 3).flatten(2).flatten(0, 1)  # (2 * 64, 8 * 64)
+    with atomic_path(PAGE.with_name(f"gpu_{name}_training.png")) as path:
+        Image.fromarray(grid.numpy()).save(path)
 
 
 def main() -> None:
@@ -266,14 +306,19 @@ def main() -> None:
     parser.add_argument("--only", choices=["speed", "training"])
     parser.add_argument("--save", action="store_true", help="for the lessons to show")
     parser.add_argument("--weights", action="store_true", help="ship what was trained")
+    parser.add_argument("--pictures", action="store_true", help="and nothing else")
     given = parser.parse_args()
+    if given.pictures:
+        for name in given.names or TARGETS:
+            draw(name)
+        return
     device = torch.device(given.device)
     if device.type == "cuda" and not torch.cuda.is_available():
         sys.exit("there is no GPU here; --device cpu --quick tries the script")
     card = torch.cuda.get_device_name() if device.type == "cuda" else "no GPU"
     print(card, torch.__version__)
     for name in given.names or LESSONS:
-        what = LESSONS[name].__doc__.strip()
+        what = LESSONS[name].__doc__.strip().removesuffix(".")
         options = {"command": f"{COMMAND} {name} --save", "centre": "median"}
         if given.only != "training":
             turns = (0.01, 2) if given.quick else (1.0, 5)
@@ -283,7 +328,7 @@ def main() -> None:
                     f"gpu_{name}_speed",
                     f"One training step on one {card}. {what}",
                     rows,
-                    values=f"{turns[1]} rounds in turn",
+                    values=f"quartiles of {turns[1]} rounds in turn",
                     **options,
                 )
         if given.only != "speed":
@@ -292,8 +337,8 @@ def main() -> None:
             if given.save:
                 save_benchmark(
                     f"gpu_{name}_training",
-                    f"Training on one {card}. {what}",
-                    {"phantom": row},
+                    f"Training on one {card}. {what}. FD: {FD}",
+                    {f"phantom, {3 * size[1]} slices": row},
                     values="one run",
                     **options,
                 )
