@@ -1,6 +1,7 @@
 """Lesson 00: the knobs of the MR scanner, and what a person has solved."""
 
 import csv
+import re
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ PIXELS = """(c) => [...c.getContext("2d").getImageData(0, 0, c.width, c.height).
 
 
 def put(console, knob, value):
-    slider = console.get_by_role("slider", name=f"{knob},")
+    slider = console.get_by_role("slider", name=re.compile(f"^{re.escape(knob)}\\b"))
     slider.evaluate(
         "(s, v) => { s.value = v; s.dispatchEvent(new Event('input')); }", value
     )
@@ -40,6 +41,7 @@ def use(console, note_latency, where):
         put(console, "TR", 9000)
         put(console, "TE", 20)
     note_latency(f"MR console, {where}, browser", times)
+    field_and_noise(console, picture, note_latency, where)
     changes(picture, console.get_by_label("Inversion pulse first").click)
     assert console.get_by_role("slider", name="TI,").is_disabled()
     put(console, "TR", 1450)
@@ -52,6 +54,47 @@ def use(console, note_latency, where):
     console.get_by_role("button", name="T1", exact=True).click()
     assert console.locator("[role=alert]").is_hidden()
     assert_usable(console, pictures=3)
+
+
+# Presses a button often, and a slider; ms until picture and curves are drawn.
+PRESSED = """async (buttons, picture) => {
+  const curves = document.querySelector(".mr-plots"), times = [];
+  for (let i = 0; i < 12; i++) {
+    const before = picture.toDataURL() + curves.innerHTML;
+    const start = performance.now();
+    buttons[i % buttons.length].click();
+    times.push(performance.now() - start);
+    if (picture.toDataURL() + curves.innerHTML === before) times.push(NaN);
+    await new Promise(requestAnimationFrame);
+  }
+  return times;
+}"""
+
+
+def field_and_noise(console, picture, note_latency, where):
+    """Turn the field and the noise: picture, curves and what is told follow."""
+    curves = console.locator(".mr-plots")
+    for tesla in ("0.5 T", "3 T", "7 T"):
+        before = curves.inner_html()
+        button = console.get_by_role("button", name=tesla, exact=True)
+        changes(picture, lambda button=button: button.press("Enter"))
+        assert button.get_attribute("aria-pressed") == "true"
+        assert curves.inner_html() != before
+        assert f"slice at {tesla}, TR" in picture.evaluate("(c) => c.ariaLabel")
+    strengths = console.get_by_role("group", name="Field strength")
+    buttons = strengths.get_by_role("button")
+    times = buttons.evaluate_all(PRESSED, picture.element_handle())
+    assert len(times) == 12, "the field changed and something stayed"
+    note_latency(f"MR console field, {where}, browser", times)
+    noise = console.get_by_role("slider", name="Noise at 1.5 T")
+    before = curves.inner_html()
+    changes(picture, lambda: noise.press("End"))
+    assert curves.inner_html() != before
+    strengths.get_by_role("button", name="0.5 T").click()
+    assert DONE not in console.inner_text()  # at this noise nothing counts as seen
+    note_latency(f"MR console noise, {where}, browser", slide(noise, picture))
+    changes(picture, strengths.get_by_role("button", name="1.5 T").click)
+    put(console, "Noise at 1.5 T", 0.6)
 
 
 def test_the_console_of_lesson_00_in_jupyterlab(open_lesson, screenshots, note_latency):
@@ -103,6 +146,26 @@ def test_the_browser_draws_what_the_reference_draws_for_every_protocol(alone):
         assert console.get_by_text(DONE).count() == sum(judged.values())
         described = picture.evaluate("(c) => c.ariaLabel")
         assert described == mr_console.describe(tr=tr, te=te, ti=ti)
+
+
+@pytest.mark.parametrize("field", mr_console.FIELDS)
+def test_the_browser_draws_field_and_noise_as_the_reference_does(alone, field):
+    console, maps = alone
+    picture, noise = console.locator(".mr-picture"), 0.02
+    console.get_by_role("button", name=f"{field:g} T", exact=True).click()
+    put(console, "Noise at 1.5 T", 100 * noise)
+    for name, (tr, te, ti) in phantoms.PROTOCOLS.items():
+        console.get_by_role("button", name=name, exact=True).click()
+        times = {"tr": tr, "te": te, "ti": ti, "field": field}
+        expected = mr_console.mr_image(maps, **times, noise=noise).astype(int)
+        found = np.array(picture.evaluate(PIXELS)).reshape(expected.shape)
+        away = np.abs(found - expected)
+        assert away.mean() < 1 and away.max() <= 4, name
+        signals = mr_console.tissue_signals(**times)
+        judged = mr_console.judge_tasks(signals, mr_console.noise_at(field, noise))
+        assert console.get_by_text(DONE).count() == sum(judged.values())
+        described = picture.evaluate("(c) => c.ariaLabel")
+        assert described == mr_console.describe(**times, noise=noise)
 
 
 # --- progress
