@@ -54,6 +54,7 @@ from course_lib.fetch import medmnist_records
 from course_lib.metrics import psnr, ssim
 from course_lib.mr_widget import MRPhysics
 from course_lib.phantoms import TISSUE_PROPERTIES, TISSUES
+from course_lib.progress import show_progress
 from course_lib.runtime import per_budget, print_facts, report, seed_everything
 
 # %% [markdown]
@@ -1030,6 +1031,16 @@ def balanced_accuracy(labels, predictions):
 
 # %% tags=["nbval-check-output"]
 check_balanced_accuracy(balanced_accuracy)
+
+# %% [markdown]
+# **What you have solved**, here and in all lessons, is kept in a small file of
+# your own: exercises and tries, no name, no date, no code. Run this cell again
+# whenever you like, here or, with its import, in any lesson.
+# `course_lib.progress.export_progress` writes a CSV table. (In a saved
+# notebook all is open.)
+
+# %% tags=["nbval-ignore-output"]
+show_progress()
 
 # %% [markdown]
 # ## Summary

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from driving import ACTIVE, assert_usable, changes, slide
 
-from course_lib import mr_console, phantoms
+from course_lib import checks, mr_console, notebooks, phantoms
 from course_lib.mr_widget import MRPhysics
 
 WIDGET = ".mr"
@@ -190,6 +190,28 @@ RIGHT = "def null_time(t1, tr):\n    return t1 * np.log(2 / (1 + np.exp(-tr / t1
 CHECK = "check_null_time(null_time)"
 
 
+def assert_readable(table):
+    """A table by its roles: each column and row has a head, each mark a name.
+
+    It has nothing to press, so that no key is needed and none is caught.
+    """
+    columns = table.get_by_role("columnheader").all_inner_texts()
+    assert columns == ["lesson", "solved", "exercises"]
+    heads = table.get_by_role("rowheader").all_inner_texts()
+    assert heads == [f"lesson {lesson.number}" for lesson in notebooks.lessons()]
+    row = table.get_by_role("row", name="lesson 00")
+    assert row.get_by_role("img", name="solved", exact=True).count() == 1
+    named = [row.get_by_role("img", name=name).count() for name in ("solved", "open")]
+    exercises = [number for number in checks.all_checks() if number[:3] == "E00"]
+    assert sum(named) == len(exercises)
+    bars = table.get_by_role("progressbar")
+    assert bars.count() == len(heads)
+    snapshot = bars.first.aria_snapshot()
+    assert 'progressbar "lesson 00, share solved"' in snapshot
+    assert_usable(table, pictures=len(heads))
+    assert table.locator("a, button, input, [tabindex]").count() == 0
+
+
 def test_a_solved_exercise_is_kept_shown_and_exported(open_lesson, lab, screenshots):
     page = open_lesson("00")
     page.evaluate(WRITE, ["def null_time", WRONG])
@@ -200,9 +222,14 @@ def test_a_solved_exercise_is_kept_shown_and_exported(open_lesson, lab, screensh
     names = "export_progress, show_progress"
     show = f"from course_lib.progress import {names}\nshow_progress()"
     assert "\N{CHECK MARK} E00.2 (2)" in page.evaluate(WRITE, ["", show])
-    table = page.locator("table").last
+    table = page.get_by_role("table", name="What you have solved").last
     assert "\N{CHECK MARK} E00.2 (2)" in table.inner_text()
     table.screenshot(path=screenshots / "progress.png")
+    assert_readable(table)
+    first = page.get_by_role("table", name="What you have solved").first
+    assert "0 of" in first.inner_text()  # the cell of the lesson, from before
+    page.evaluate(WRITE, ["show_progress()", "show_progress()"])
+    page.get_by_text("\N{CHECK MARK} E00.2 (2)").first.wait_for()
     page.evaluate(WRITE, ["", "export_progress('mine.csv')"])
     with (lab.folder / "mine.csv").open(newline="") as file:
         rows = list(csv.reader(file))
