@@ -416,6 +416,7 @@ class _Live:
             self.steps,
             time.monotonic() - self.began,
             initial=self.start,
+            unit=" steps",
             postfix=losses,
             bar_format="{n}/{total} [{elapsed}<{remaining}, {rate_fmt}{postfix}]",
         )
