@@ -423,7 +423,10 @@ def _row(key: str, r: Reading) -> str:
 
 
 def _picture(sandbox: Sandbox, setting: Setting, scale: int, count: int) -> Any:
-    """Some real images of the reference above as many fakes, as a PIL image."""
+    """Some real images of the reference above as many fakes, as a PIL image.
+
+    What is between them is transparent: the page may be dark.
+    """
     from PIL import Image
 
     # the composition of all n, so that lost and copied images can be seen
@@ -432,8 +435,10 @@ def _picture(sandbox: Sandbox, setting: Setting, scale: int, count: int) -> Any:
     lines = []
     for row in rows:
         pixels = to_uint8(row)
-        space = [(0, 0), (0, gap), (0, gap)] + [(0, 0)] * (pixels.ndim - 3)
-        pixels = np.pad(pixels, space, constant_values=255)
+        pixels = pixels.reshape(*pixels.shape[:3], -1)
+        opaque = np.full_like(pixels[..., :1], 255)
+        pixels = np.concatenate([pixels, opaque], axis=-1)
+        pixels = np.pad(pixels, [(0, 0), (0, gap), (0, gap), (0, 0)])
         lines.append(np.concatenate(list(pixels), axis=1))
     image = Image.fromarray(np.concatenate(lines, axis=0))
     size = (image.width * scale, image.height * scale)
@@ -447,6 +452,7 @@ def to_figure(sandbox: Sandbox, setting: Setting) -> bytes:
 
     readings = sandbox.readings(setting)
     figure, axis = plt.subplots(figsize=(7.2, 2.5), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.12)  # inches, or labels touch the edge
     axis.axvspan(-math.asinh(1), math.asinh(1), color="0.9")
     axis.axvline(0, color="black", ls="--", lw=1)
     for row, r in enumerate(readings.values()):
@@ -474,9 +480,10 @@ def to_figure(sandbox: Sandbox, setting: Setting) -> bytes:
     plot = Image.open(buffer).convert("RGB")
     scale = max(1, plot.width // (8 * sandbox.fresh.shape[-1] + 16))
     strip = _picture(sandbox, setting, scale, 8)
-    strip = strip.point(lambda grey: grey // 8 * 255 // 31).convert("RGB")
+    strip = strip.point(lambda grey: grey // 8 * 255 // 31)
     twin = Image.new("RGB", (plot.width, plot.height + strip.height), "white")
-    twin.paste(strip, (max(0, (plot.width - strip.width) // 2), 0))
+    left = max(0, (plot.width - strip.width) // 2)
+    twin.paste(strip.convert("RGB"), (left, 0), strip.getchannel("A"))
     twin.paste(plot, (0, strip.height))
     buffer = io.BytesIO()
     # 128 colours: half of the bytes in a committed notebook

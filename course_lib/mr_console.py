@@ -17,6 +17,7 @@ from course_lib.phantoms import (
     PROTOCOLS,
     TISSUE_PROPERTIES,
     TISSUES,
+    Tissue,
     render,
     spin_echo,
 )
@@ -28,8 +29,45 @@ SHOWN = {  # tissue -> what the reader sees, colour, dash of the line
     "white matter": ("white matter", COLOURS[4], "2 2"),
     "MS lesion": ("MS lesion", COLOURS[1], "9 3 2 3"),
 }
-NOISE = 0.006  # in signal units, about that of the data set
+NOISE = 0.006  # in signal units at REFERENCE, about that of the data set
+MOST_NOISE = 0.05  # that the knob gives
 RANGES = {"TR": (100.0, 10000.0), "TE": (5.0, 300.0), "TI": (20.0, 4000.0)}  # ms
+FIELDS = (0.5, 1.5, 3.0, 7.0)  # tesla
+REFERENCE = 1.5  # tesla; TISSUE_PROPERTIES and the data set are for this field
+# tissue -> how T1 grows (exponent of the field, Rooney et al. 2007) and what share of
+# its T2 at REFERENCE a tissue loses with each tesla (Cox and Gowland 2010; grey matter:
+# mean of two regions)
+FIELD_EFFECT = {
+    "csf": (0.0, 0.0),
+    "grey matter": (0.376, 0.080),
+    "white matter": (0.382, 0.075),
+}
+
+
+def tissues_at(field: float) -> dict[str, Tissue]:
+    """TISSUE_PROPERTIES at another field, in tesla; those themselves at 1.5.
+
+    T1 = T1(1.5 T) (field / 1.5)**exponent; T2 falls in a straight line. Measured for
+    CSF, grey and white matter from 0.2 (T2: from 1.5) to 7 T. All else, lesions too,
+    goes with grey matter here, for want of numbers.
+    """
+    found = {}
+    for name, row in TISSUE_PROPERTIES.items():
+        exponent, loss = FIELD_EFFECT.get(name, FIELD_EFFECT["grey matter"])
+        found[name] = row._replace(
+            t1=row.t1 * (field / REFERENCE) ** exponent,
+            t2=row.t2 * (1 - loss * (field - REFERENCE)),
+        )
+    return found
+
+
+def noise_at(field: float, noise: float = NOISE) -> float:
+    """Deviation of the noise in signal units, where it is `noise` at 1.5 T.
+
+    Signal over noise grows in proportion to the field, where the noise comes from the
+    body and not from the receiver (Edelstein et al. 1986).
+    """
+    return noise * (REFERENCE / field)
 
 
 def timing_problem(*, tr: float, te: float, ti: float | None = None) -> str | None:
@@ -45,14 +83,15 @@ def timing_problem(*, tr: float, te: float, ti: float | None = None) -> str | No
 
 
 def tissue_signals(
-    *, tr: float, te: float, ti: float | None = None
+    *, tr: float, te: float, ti: float | None = None, field: float = REFERENCE
 ) -> dict[str, float]:
-    """Signal of each tissue of SHOWN, by the equation that makes the data. In ms."""
-    return {k: float(value) for k, value in _signals(tr=tr, te=te, ti=ti).items()}
+    """Signal of each tissue of SHOWN, by the equation that makes the data. In ms, T."""
+    signals = _signals(tr=tr, te=te, ti=ti, field=field)
+    return {name: float(value) for name, value in signals.items()}
 
 
 def signal_curves(
-    *, tr: float, te: float, ti: float | None = None
+    *, tr: float, te: float, ti: float | None = None, field: float = REFERENCE
 ) -> dict[str, tuple[np.ndarray, dict[str, np.ndarray]]]:
     """{"TR" (with inversion "TI"), "TE"}: (times (n,) in ms, {tissue: signal (n,)}).
 
@@ -67,51 +106,80 @@ def signal_curves(
     curves = {}
     for axis, times in axes.items():
         settings = {"tr": tr, "te": te, "ti": ti, axis.lower(): times}
-        curves[axis] = (times, _signals(**settings))
+        curves[axis] = (times, _signals(**settings, field=field))
     return curves
 
 
-def _signals(*, tr: Any, te: Any, ti: Any) -> dict[str, Any]:
-    rows = {name: TISSUE_PROPERTIES[name] for name in SHOWN}
+def _signals(*, tr: Any, te: Any, ti: Any, field: float) -> dict[str, Any]:
+    tissues = tissues_at(field)
     return {
         name: spin_echo(row.pd, row.t1, row.t2, tr=tr, te=te, ti=ti)
-        for name, row in rows.items()
+        for name, row in ((name, tissues[name]) for name in SHOWN)
     }
 
 
 def mr_image(
-    maps: np.ndarray, *, tr: float, te: float, ti: float | None = None
+    maps: np.ndarray,
+    *,
+    tr: float,
+    te: float,
+    ti: float | None = None,
+    field: float = REFERENCE,
+    noise: float = NOISE,
 ) -> np.ndarray:
     """The slice under these settings. (T, H, W) tissue fractions -> uint8 (H, W).
 
     White is the brightest tissue of SHOWN, as a scanner's console would set it: where
-    all signal is weak, the noise comes up with it.
+    all signal is weak, the noise comes up with it. `noise` is the deviation of the
+    complex noise at 1.5 T; at `field` it is `noise_at`.
     """
-    signal = render(maps, tr=tr, te=te, ti=ti, noise=NOISE)
-    white = 1.05 * max(tissue_signals(tr=tr, te=te, ti=ti).values())
+    signal = render(
+        maps,
+        tr=tr,
+        te=te,
+        ti=ti,
+        noise=noise_at(field, noise),
+        tissues=tissues_at(field),
+    )
+    white = 1.05 * max(tissue_signals(tr=tr, te=te, ti=ti, field=field).values())
     return np.rint(255 * np.clip(signal / max(white, 1e-9), 0, 1)).astype(np.uint8)
 
 
-def judge_tasks(signals: Mapping[str, float]) -> dict[str, bool]:
-    """Which of the three tasks these tissue signals solve."""
+def judge_tasks(signals: Mapping[str, float], noise: float = NOISE) -> dict[str, bool]:
+    """Which of the three tasks these tissue signals solve; `noise` in their unit.
+
+    Nothing is solved where what has to be seen drowns, or is black beside the rest.
+    """
     csf, grey, white, lesion = (signals[name] for name in SHOWN)
-    top = max(signals.values())
-    seen = top > 10 * NOISE
+    top, matter = max(signals.values()), max(grey, white)
+    least = max(10 * noise, 0.1 * top)
     return {
-        "CSF is black": seen and csf < 0.04 * top,
-        "grey and white matter look the same": seen and abs(grey - white) < 0.02 * top,
-        "the lesion outshines all else": seen and lesion > 1.2 * max(csf, grey, white),
+        "CSF is black": top > least and csf < 0.04 * top,
+        "grey and white matter look the same": matter > least
+        and abs(grey - white) < 0.02 * matter,
+        "the lesion outshines all else": top > least
+        and lesion > 1.2 * max(csf, grey, white),
     }
 
 
-def describe(*, tr: float, te: float, ti: float | None = None) -> str:
-    """Alt text: the settings, and the tissues from bright to dark."""
-    signals = tissue_signals(tr=tr, te=te, ti=ti)
+def describe(
+    *,
+    tr: float,
+    te: float,
+    ti: float | None = None,
+    field: float = REFERENCE,
+    noise: float = NOISE,
+) -> str:
+    """Alt text: the settings, the tissues from bright to dark, and the noise."""
+    signals = tissue_signals(tr=tr, te=te, ti=ti, field=field)
     order = sorted(signals, key=signals.__getitem__, reverse=True)
-    times = f"TR {tr:.0f} ms, TE {te:.0f} ms"
+    times = f"{field:g} T, TR {tr:.0f} ms, TE {te:.0f} ms"
     times += f", TI {ti:.0f} ms" if ti is not None else ""
     names = ", ".join(f"{SHOWN[name][0]} {signals[name]:.2f}" for name in order)
-    return f"Simulated brain slice, {times}. From bright to dark: {names}."
+    return (
+        f"Simulated brain slice at {times}. From bright to dark: {names}; "
+        f"noise {noise_at(field, noise):.4f}."
+    )
 
 
 def browser_values(maps: np.ndarray) -> dict[str, Any]:
@@ -120,13 +188,18 @@ def browser_values(maps: np.ndarray) -> dict[str, Any]:
     Fractions in 255 steps, the renderer's own noise in 32 steps of its deviation.
     """
     rows = [TISSUE_PROPERTIES[name] for name in TISSUES]
+    effects = [FIELD_EFFECT.get(k, FIELD_EFFECT["grey matter"]) for k in TISSUES]
     noise = np.random.default_rng(0).standard_normal((2, *maps.shape[1:]))
     spec = {
         "shape": list(maps.shape),
         "tissues": [[float(row.pd), float(row.t1), float(row.t2)] for row in rows],
         "fat": FAT,
         "fat_kept": 1 - render.__kwdefaults__["fat_suppression"],
+        "field_effects": [list(effect) for effect in effects],
+        "fields": list(FIELDS),
+        "reference": REFERENCE,
         "noise": NOISE,
+        "most_noise": MOST_NOISE,
         "shown": [
             {
                 "label": label,
@@ -149,7 +222,10 @@ def browser_values(maps: np.ndarray) -> dict[str, Any]:
 def to_figure(
     maps: np.ndarray, *, tr: float, te: float, ti: float | None = None
 ) -> bytes:
-    """The static twin: slice and signal curves as one PNG."""
+    """The static twin: slice and signal curves as one PNG, at 1.5 T.
+
+    Below three deviations of the noise the plots are grey, as in the browser.
+    """
     import matplotlib.pyplot as plt
     from PIL import Image
 
@@ -166,6 +242,7 @@ def to_figure(
             axis.plot(values, signal, color=colour, ls=style, label=label)
             axis.plot(now, np.interp(now, values, signal), "o", color=colour)
         axis.axvline(now, color="black", ls=":", lw=1)
+        axis.axhspan(0, 3 * NOISE, color="0.85", lw=0)
         axis.set(xlabel=f"{name} (ms)", ylim=(0, 1.05), title=f"{name} = {now:.0f} ms")
         axis.spines[["top", "right"]].set_visible(False)
         if name == "TR":

@@ -14,10 +14,10 @@ T1 = dict(zip(("tr", "te", "ti"), PROTOCOLS["T1"], strict=True))
 
 
 class MRPhysics(BrowserWidget):
-    """TR, TE and TI on tissue maps: the slice, the signal curves, three tasks.
+    """TR, TE, TI, field and noise on tissue maps: slice, signal curves, three tasks.
 
     maps: (T, H, W) tissue fractions, from `phantoms.subject_maps`. The console starts
-    with the protocol T1, and the static picture shows that.
+    with the protocol T1 at 1.5 T, and the static picture shows that.
     """
 
     module = Path(__file__).with_name("mr_console.js")

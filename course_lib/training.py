@@ -7,6 +7,7 @@ bar, a live picture, checkpoints and a stop at the first loss that is not a numb
 from __future__ import annotations
 
 import copy
+import html
 import math
 import signal
 import sys
@@ -396,49 +397,78 @@ def _ctrl_c_waits() -> Iterator[list[bool]]:
 
 
 class _Live:
-    """Bar and picture while somebody is watching; nothing of it stays."""
+    """Bar and picture while somebody is watching; nothing of it stays.
+
+    In a notebook the bar is plain HTML: a bar of widgets that goes, after a short run,
+    while the page still builds it makes the page complain.
+    """
 
     def __init__(self, desc: str, done: int, steps: int, preview: Any) -> None:
         self.front_end = runtime.has_front_end()
         self.preview = preview if self.front_end else None
-        self.bar_options = {
-            "total": steps,
-            "initial": done,
-            "desc": desc,
-            "leave": False,
-            "mininterval": 0.5,
-        }
+        self.desc, self.start, self.done, self.steps = desc, done, done, steps
         self.bar = self.bar_handle = self.picture_handle = None
         self.next_text = self.next_picture = 0.0
 
     def __enter__(self) -> _Live:
+        self.began = time.monotonic()
         if self.front_end:
-            from IPython.display import display
-            from tqdm.notebook import tqdm
+            from IPython.display import HTML, display
 
-            self.bar = tqdm(**self.bar_options, display=False)
-            # shown by a handle, or a saved notebook keeps a dead widget
-            self.bar_handle = display(self.bar.container, display_id=True)
+            self.bar_handle = display(HTML(self._html("")), display_id=True)
         elif sys.stderr.isatty():
             from tqdm import tqdm
 
-            self.bar = tqdm(**self.bar_options)
+            self.bar = tqdm(
+                total=self.steps,
+                initial=self.done,
+                desc=self.desc,
+                leave=False,
+                mininterval=0.5,
+            )
         return self
 
     def show(self, history: History) -> None:
-        if self.bar is None:
+        if self.bar is None and self.bar_handle is None:
             return
         now = time.monotonic()
+        self.done += 1
         if now >= self.next_text:
             last = history.last().items()
-            text = "  ".join(f"{name} {value:.4g}" for name, value in last)
-            self.bar.set_postfix_str(text, refresh=False)
+            self._tell("  ".join(f"{name} {value:.4g}" for name, value in last))
             self.next_text = now + 0.5
-        self.bar.update()
+        if self.bar is not None:
+            self.bar.update()
         if self.preview is not None and now >= self.next_picture:
             self._show_picture()
             spent = time.monotonic() - now  # a slow preview takes a tenth of the time
             self.next_picture = now + max(0.5, 10 * spent)
+
+    def _tell(self, losses: str) -> None:
+        if self.bar is not None:
+            self.bar.set_postfix_str(losses, refresh=False)
+            return
+        from IPython.display import HTML
+
+        self.bar_handle.update(HTML(self._html(losses)))
+
+    def _html(self, losses: str) -> str:
+        from tqdm import tqdm
+
+        told = tqdm.format_meter(
+            self.done,
+            self.steps,
+            time.monotonic() - self.began,
+            initial=self.start,
+            unit=" steps",
+            postfix=losses,
+            bar_format="{n}/{total} [{elapsed}<{remaining}, {rate_fmt}{postfix}]",
+        )
+        desc = html.escape(self.desc)
+        return (
+            f'<progress aria-label="{desc}" max="{max(self.steps, 1)}" '
+            f'value="{self.done}"></progress> {desc} {html.escape(told)}'
+        )
 
     def _show_picture(self) -> None:
         from IPython.display import Image, display

@@ -1,9 +1,11 @@
 """The metric sandbox: its plain functions, real callbacks, its static twin."""
 
+import base64
 import io
 import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -209,6 +211,22 @@ def test_a_preset_is_known_again_whatever_n_and_extractor(name):
 
 
 # --- real callbacks
+
+
+def test_between_the_images_the_page_shines_through_and_the_still_picture_is_white(
+    sandbox,
+):
+    page = metric_sandbox.to_html(sandbox, Setting(n=100))
+    pixels = base64.b64decode(page.split("base64,")[1].split('"')[0])
+    alpha = np.array(Image.open(io.BytesIO(pixels)).getchannel("A"))
+    side = sandbox.fresh.shape[-1]
+    assert (alpha[:side, :side] == 255).all()
+    assert (alpha[side : side + 2] == 0).all()
+    assert (alpha[:, side : side + 2] == 0).all()
+    still = Image.open(io.BytesIO(metric_sandbox.to_figure(sandbox, Setting(n=100))))
+    still = np.array(still.convert("RGB"))
+    assert (still[:, :6] == 255).all()  # no label touches the edge
+    assert (still[:, -6:] == 255).all()
 
 
 def test_moving_a_knob_changes_picture_and_numbers_and_leaves_the_preset(shell):

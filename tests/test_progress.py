@@ -7,7 +7,7 @@ import warnings
 
 import pytest
 
-from course_lib import checks, plotting, progress
+from course_lib import checks, progress
 
 
 @pytest.fixture
@@ -97,20 +97,38 @@ def test_two_lessons_at_once_lose_nothing(lessons, monkeypatch):
     assert len(progress.read_progress()) == 20
 
 
-def test_the_table_has_every_exercise_with_its_state(lessons, monkeypatch):
-    shown = []
-    monkeypatch.setattr(plotting, "show_table", lambda *x, note: shown.append(x))
+@pytest.fixture
+def shown(monkeypatch):
+    """What was displayed."""
+    found = []
+    monkeypatch.setattr("IPython.display.display", lambda data, raw: found.append(data))
+    return found
+
+
+def test_the_table_has_every_exercise_with_its_state(lessons, monkeypatch, shown):
+    monkeypatch.delenv("COURSE_HEADLESS", raising=False)
     check_two(lambda: 1)
     check_two(lambda: 2)
     progress.keep("E02.1", False)
     progress.show_progress()
-    ((_, rows),) = shown
-    table = {lesson: (solved, told) for lesson, solved, told in rows}
-    assert table["lesson 01"][0].startswith("1 of ")
-    assert "✓ E01.2 (2)" in table["lesson 01"][1]
-    assert "○ E02.1 (1)" in table["lesson 02"][1]
-    every = ", ".join(told for _, told in table.values())
-    assert all(number in every for number in checks.all_checks())
+    (data,) = shown
+    lines = {line.split(":")[0]: line for line in data["text/plain"].splitlines()}
+    assert lines["lesson 01"].startswith("lesson 01: 1 of ")
+    assert "✓ E01.2 (2)" in lines["lesson 01"]
+    assert "○ E02.1 (1)" in lines["lesson 02"]
+    assert 'aria-label="solved">✓</span> E01.2 (2)' in data["text/html"]
+    assert 'aria-label="open">○</span> E02.1 (1)' in data["text/html"]
+    assert data["text/html"].count('aria-label="solved"') == 1
+    for number in checks.all_checks():
+        assert number in data["text/html"] and number in data["text/plain"]
+
+
+def test_a_saved_notebook_carries_nobodys_record(lessons, monkeypatch, shown):
+    progress.keep("E01.2", True)
+    monkeypatch.setenv("COURSE_HEADLESS", "1")
+    progress.show_progress()
+    assert "✓ E" not in shown[0]["text/plain"]
+    assert 'aria-label="solved"' not in shown[0]["text/html"]
 
 
 def test_the_export_is_a_table_in_the_order_of_the_lessons(lessons):

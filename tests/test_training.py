@@ -322,7 +322,7 @@ def display(monkeypatch):
     """A front end: what stands in each output at the end, and every picture."""
     import IPython.display
 
-    seen = types.SimpleNamespace(outputs=[], pictures=[])
+    seen = types.SimpleNamespace(outputs=[], pictures=[], bars=[])
 
     def show(thing, display_id):
         number = len(seen.outputs)
@@ -337,6 +337,11 @@ def display(monkeypatch):
         seen.pictures.append(data)
         return data
 
+    def html(text):
+        seen.bars.append(text)
+        return text
+
+    monkeypatch.setattr(IPython.display, "HTML", html)
     monkeypatch.setattr(IPython.display, "Image", image)
     monkeypatch.setattr(IPython.display, "display", show)
     monkeypatch.setattr(training.runtime, "has_front_end", lambda: True)
@@ -367,6 +372,13 @@ def test_the_live_picture_changes_no_number_and_leaves_nothing(display):
     assert len(display.pictures) == 1  # at most twice a second
     assert display.pictures[0].startswith(b"\x89PNG")
     assert display.outputs == [{"text/plain": ""}] * 3  # bar, picture; bar
+
+
+def test_the_bar_of_a_notebook_is_plain_html_with_a_name_and_the_losses(display):
+    fit(lambda x: {"a<b": 0.25}, [0], 4, desc="five < six")
+    first, then = display.bars  # at most twice a second
+    assert 'aria-label="five &lt; six" max="4" value="0"' in first
+    assert 'value="1"' in then and "1/4" in then and "a&lt;b 0.25" in then
 
 
 def test_a_preview_that_is_no_uint8_picture_is_told_so(display):

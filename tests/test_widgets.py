@@ -81,6 +81,68 @@ def test_a_task_is_not_solved_by_drowning_the_picture_in_noise():
     assert not any(mr_console.judge_tasks(weak).values())
 
 
+def test_grey_and_white_matter_are_not_made_equal_by_making_both_black():
+    late = mr_console.tissue_signals(tr=10000, te=250, field=7.0)
+    assert abs(late["grey matter"] - late["white matter"]) < 0.02 * late["csf"]
+    judged = mr_console.judge_tasks(late, noise=0.0)
+    assert not judged["grey and white matter look the same"]
+
+
+@pytest.mark.parametrize("field", mr_console.FIELDS)
+def test_grey_and_white_matter_vanish_at_a_timing_of_each_field(field):
+    solved = [
+        tr
+        for tr in range(100, 10001, 50)  # the steps of the knob
+        if mr_console.judge_tasks(
+            mr_console.tissue_signals(tr=tr, te=12, field=field),
+            mr_console.noise_at(field),
+        )["grey and white matter look the same"]
+    ]
+    assert 3 <= len(solved) <= 12
+    for times, done in ((T1, False), (FLAIR, True)):  # CSF keeps its null
+        signals = mr_console.tissue_signals(**times, field=field)
+        judged = mr_console.judge_tasks(signals, mr_console.noise_at(field))
+        assert judged["CSF is black"] is done
+        assert not judged["grey and white matter look the same"]
+
+
+def test_no_task_is_solved_where_noise_covers_it():
+    signals = mr_console.tissue_signals(tr=1450, te=12)
+    assert any(mr_console.judge_tasks(signals, 0.05).values())
+    assert not any(mr_console.judge_tasks(signals, 0.07).values())
+
+
+def test_at_1_5_tesla_the_tissues_are_those_of_the_data_set():
+    assert mr_console.tissues_at(1.5) == phantoms.TISSUE_PROPERTIES
+    assert mr_console.noise_at(1.5) == mr_console.NOISE
+
+
+def test_the_field_lengthens_t1_and_shortens_t2_as_was_measured():
+    low, high = mr_console.tissues_at(1.5), mr_console.tissues_at(7.0)
+    ratio = {k: high[k].t1 / low[k].t1 for k in ("csf", "grey matter", "white matter")}
+    # Rooney et al. 2007: 0.00116 (gamma B0)^0.376 and 0.00071 (gamma B0)^0.382 s
+    expected = {"csf": 1, "grey matter": 1.78, "white matter": 1.80}
+    assert ratio == pytest.approx(expected, abs=0.01)
+    # Cox and Gowland 2010: white matter 80, 71 and 47 ms; grey 83.5, 72 and 46.5
+    for field, white, grey in ((3.0, 71 / 80, 72 / 83.5), (7.0, 47 / 80, 46.5 / 83.5)):
+        there = mr_console.tissues_at(field)
+        at = {k: there[k].t2 / low[k].t2 for k in ("white matter", "grey matter")}
+        assert at["white matter"] == pytest.approx(white)
+        assert at["grey matter"] == pytest.approx(grey, abs=0.02)
+    assert high["csf"].t2 == low["csf"].t2
+
+
+def test_noise_falls_in_proportion_to_the_field_and_reaches_the_picture(maps):
+    assert mr_console.noise_at(3.0) == mr_console.NOISE / 2
+    grain = {}
+    for field, noise in ((1.5, 0.0), (0.5, 0.02), (1.5, 0.02), (7.0, 0.02)):
+        picture = mr_console.mr_image(maps, **T1, field=field, noise=noise)
+        brightest = picture.astype(float)[8:, :8]  # white matter
+        grain[field, noise] = brightest.std() / brightest.mean()
+    assert grain.pop((1.5, 0.0)) == 0
+    assert list(grain.values()) == sorted(grain.values(), reverse=True)
+
+
 @pytest.mark.parametrize(
     ("times", "word"),
     [
@@ -100,7 +162,10 @@ def test_every_protocol_of_the_data_can_be_run(name):
 
 def test_alt_text_names_the_settings_and_ranks_the_tissues():
     text = mr_console.describe(**T1)
-    assert "TR 500 ms" in text and "TI" not in text
+    assert "at 1.5 T, TR 500 ms" in text and "TI" not in text
+    assert text.endswith("noise 0.0060.")
+    assert "at 3 T" in (there := mr_console.describe(**T1, field=3.0, noise=0.02))
+    assert there.endswith("noise 0.0100.")
     places = [text.index(name) for name in ("white matter", "grey matter", "CSF")]
     assert places == sorted(places)
 

@@ -16,6 +16,7 @@
 # - say what a pixel stands for in X-ray, CT and MR, and which of them has a
 #   unit;
 # - tell from TR, TE and TI which tissue is bright, and write the equation;
+# - say what a stronger magnet changes, and what it leaves alone;
 # - choose a CT window, and say what it hides;
 # - read a data card, and find imbalance, copies and leaks in time;
 # - show that two pictures with the same PSNR can look nothing alike.
@@ -39,7 +40,7 @@ import torch
 from matplotlib.colors import ListedColormap
 from scipy import ndimage
 
-from course_lib import phantoms, plotting
+from course_lib import mr_console, phantoms, plotting
 from course_lib.cards import medmnist_facts
 from course_lib.checks import (
     check_balanced_accuracy,
@@ -53,6 +54,7 @@ from course_lib.fetch import medmnist_records
 from course_lib.metrics import psnr, ssim
 from course_lib.mr_widget import MRPhysics
 from course_lib.phantoms import TISSUE_PROPERTIES, TISSUES
+from course_lib.progress import show_progress
 from course_lib.runtime import per_budget, print_facts, report, seed_everything
 
 # %% [markdown]
@@ -397,7 +399,8 @@ print_facts(
 # 2. make grey and white matter vanish into each other, with no inversion;
 # 3. make the lesion outshine all else.
 #
-# Then say which of the three cannot be done without the inversion pulse. (In
+# Then say which of the three cannot be done without the inversion pulse. Last,
+# change the field: which of your solutions still holds at 3 tesla? (In
 # a saved notebook you see a still picture; the knobs move in Jupyter and in
 # the pages of `run`.)
 
@@ -408,6 +411,78 @@ MRPhysics(phantoms.subject_maps(head, 96, lesion="MS-like lesions"))
 # Did you notice the noise? Where all tissues are weak, the console turns the
 # gain up, and the noise comes with it. Contrast has a price in signal, and
 # signal has a price in minutes: TR is time in the scanner.
+#
+# A stronger magnet pays part of that price. Signal over noise grows about in
+# proportion to the field (Edelstein et al. 1986). But the tissues change, too:
+# T1 of grey and white matter grows as about the field to the power 0.38, that
+# of CSF stays (Rooney et al. 2007), and T2 falls (Cox and Gowland 2010). The
+# console uses these; for lesions it takes the numbers of grey matter.
+#
+# Guess before you run it. At 3 T, does the gap between white and grey matter
+# at TR 500 grow or shrink? And where does FLAIR's TI move?
+
+
+# %%
+def at_field(name, field, **times):
+    """Signal of a tissue at a field in tesla. Times in ms; broadcasts."""
+    row = mr_console.tissues_at(field)[name]
+    return phantoms.spin_echo(row.pd, row.t1, row.t2, **times)
+
+
+fields = mr_console.FIELDS
+trs, tis = np.arange(100.0, 3000, 10), np.arange(20.0, 4000)
+short_tr, short_te, _ = phantoms.PROTOCOLS["T1"]
+long_tr, late_te, _ = phantoms.PROTOCOLS["FLAIR"]
+gap_at, best_tr, null_at = {}, {}, {}
+for field in fields:
+    bright, dark = (
+        at_field(name, field, tr=trs, te=short_te)
+        for name in ("white matter", "grey matter")
+    )
+    best_tr[field] = trs[np.argmax(bright - dark)]
+    gap_at[field] = np.interp(short_tr, trs, bright - dark)
+    for name in FOUR:
+        fading = at_field(name, field, tr=long_tr, te=late_te, ti=tis)
+        null_at[name, field] = tis[np.argmin(fading)]
+
+# %% [markdown]
+# And the answer.
+
+# %% tags=["nbval-ignore-output"]
+loud = {field: gap_at[field] / mr_console.noise_at(field) for field in fields}
+plotting.show_table(
+    ["field", "gap", "in noise", "best TR (ms)"]
+    + [f"{name} nulled at TI (ms)" for name in FOUR[:3]],
+    [
+        [f"{field:g} T", f"{gap_at[field]:.3f}", f"{loud[field]:.0f}"]
+        + [f"{best_tr[field]:.0f}"]
+        + [f"{null_at[name, field]:.0f}" for name in FOUR[:3]]
+        for field in fields
+    ],
+    note="gap: signal of white minus grey matter at TR 500; in noise: the "
+    "same in noise deviations; best TR: where the gap is widest.",
+)
+
+# %% [markdown]
+# The stronger magnet does not widen the gap. All tissues recover more slowly,
+# so at the same TR the signal is *weaker*, and the widest gap comes later: 3 T
+# wants a longer TR. What it gives is less noise to see the gap in. And FLAIR's
+# TI does not move at all, for water keeps its T1; the TI that nulls white or
+# grey matter does. A protocol belongs to a field, and so does a model that was
+# trained on its pictures.
+
+# %% tags=["nbval-check-output"]
+moved = {name: null_at[name, 3.0] - null_at[name, 1.5] for name in FOUR}
+print_facts(
+    {
+        "3 T: the gap at TR 500 is no wider": gap_at[3.0] < gap_at[1.5],
+        "3 T: it stands out 1.8 times as far": loud[3.0] > 1.8 * loud[1.5],
+        "3 T: the best TR is over 100 ms later": best_tr[3.0]
+        > 100 + best_tr[1.5],
+        "3 T: white matter's null moves by 90 ms": moved["white matter"] > 90,
+        "3 T: CSF's null, and FLAIR, stay": moved["csf"] == 0,
+    }
+)
 
 # %% [markdown]
 # ## The CT window
@@ -958,6 +1033,16 @@ def balanced_accuracy(labels, predictions):
 check_balanced_accuracy(balanced_accuracy)
 
 # %% [markdown]
+# **What you have solved**, here and in all lessons, is kept in a small file of
+# your own: exercises and tries, no name, no date, no code. Run this cell again
+# whenever you like, here or, with its import, in any lesson.
+# `course_lib.progress.export_progress` writes a CSV table. (In a saved
+# notebook all is open.)
+
+# %% tags=["nbval-ignore-output"]
+show_progress()
+
+# %% [markdown]
 # ## Summary
 # The headline numbers of this run.
 
@@ -996,8 +1081,16 @@ print_facts(
 #   2025, [arXiv 2401.14497](https://arxiv.org/abs/2401.14497)
 # - Collins et al., *Design and construction of a realistic digital brain
 #   phantom*, IEEE Transactions on Medical Imaging 17(3), 1998
+# - Cox, Gowland, *Simultaneous quantification of T2 and T'2 using a combined
+#   gradient echo-spin echo sequence at ultrahigh field*, Magnetic Resonance in
+#   Medicine 64(5), 2010
+# - Edelstein et al., *The intrinsic signal-to-noise ratio in NMR imaging*,
+#   Magnetic Resonance in Medicine 3(4), 1986
 # - Fonov et al., *Unbiased average age-appropriate atlases for pediatric
 #   studies*, NeuroImage 54(1), 2011
+# - Rooney et al., *Magnetic field and tissue dependencies of human brain
+#   longitudinal 1H2O relaxation in vivo*, Magnetic Resonance in Medicine
+#   57(2), 2007
 # - Thompson et al., *Diagnosis of multiple sclerosis: 2017 revisions of the
 #   McDonald criteria*, Lancet Neurology 17(2), 2018
 # - Wang et al., *Image quality assessment: from error visibility to structural

@@ -122,7 +122,7 @@ latent_dim, width, batch_size = 64, 32, 64
 less = min(1.0, 32 / image_size)  # larger images: fewer steps
 steps = int(less * per_budget(budget, smoke=16, lab=1400, full=20_000))
 few_steps = int(less * per_budget(budget, smoke=4, lab=400, full=3000))
-stages = per_budget(budget, smoke=2, lab=8, full=16)
+stages = per_budget(budget, smoke=8, lab=8, full=16)
 n_train = per_budget(budget, smoke=2000, lab=None, full=None)
 label = f"{Path(dataset).stem}_{image_size}"  # in the names of weights
 
@@ -686,7 +686,7 @@ def train(
     opts = adam(g, rates[0], betas), adam(d, rates[1], betas)
     step = make_train_step(g, d, *opts, **(options or {}))
     step, ema = falling(step, opts, steps, fall), EMA(g)
-    n = steps // stages if watch else steps
+    n = max(1, steps // stages) if watch else steps
     for _ in range(steps // n):
         history = fit(step, feed, n, ema=ema)
         if watch:

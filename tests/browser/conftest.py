@@ -32,11 +32,6 @@ SETTINGS = {
 QUIET = (  # what JupyterLab itself says
     "favicon",
     "ResizeObserver loop",
-    # ipywidgets 8, of a progress bar that went before it was laid out; a child that
-    # fails by itself says more than the box
-    "reading 'processLuminoMessage'",
-    "null (reading 'widgets')",
-    "Could not add child view to box",
 )
 PATIENCE = 300  # seconds; a slow machine is not a broken widget
 
@@ -204,22 +199,14 @@ def wait_for_server(server, home):
     pytest.fail(f"JupyterLab did not start:\n{(home / 'log').read_text()[-3000:]}")
 
 
-# Runs all cells; or of each text the first cell that holds it, where wanted with all
-# cells above. The errors of all.
-RUN = """async ([texts, above]) => {
+# Runs all cells; their errors.
+RUN = """async () => {
   const { shell, commands } = window.jupyterapp, panel = shell.currentWidget;
   await panel.context.ready;
   await panel.sessionContext.ready;
   const notebook = panel.content;
   const code = notebook.widgets.filter((cell) => cell.model.type === "code");
-  if (!texts.length) await commands.execute("notebook:run-all-cells");
-  for (const text of texts) {
-    const wanted = code.find((cell) => cell.model.sharedModel.source.includes(text));
-    notebook.activeCellIndex = notebook.widgets.indexOf(wanted);
-    notebook.deselectAll();
-    if (above) await commands.execute("notebook:run-all-above");
-    await commands.execute("notebook:run-cell");
-  }
+  await commands.execute("notebook:run-all-cells");
   return code.flatMap((cell) => cell.model.outputs.toJSON())
     .filter((o) => o.output_type === "error").map((o) => `${o.ename}: ${o.evalue}`);
 }"""
@@ -227,23 +214,22 @@ RUN = """async ([texts, above]) => {
 
 @pytest.fixture(scope="module")
 def open_notebook(lab, chromium):
-    """open_notebook(name, *texts, above=False) -> its page, with cells executed.
+    """open_notebook(name) -> its page, with all cells executed.
 
-    With texts it is the first cell that holds each, or that and all `above` it. Opened
-    again in the same file of tests, it is the same page.
+    Opened again in the same file of tests, it is the same page.
     """
     pages = {}
 
-    def open_one(name, *texts, above=False):
-        if (name, texts) not in pages:
+    def open_one(name):
+        if name not in pages:
             page = new_page(chromium).page
             page.goto(f"{lab.address}/lab/tree/{name}?reset")
             page.wait_for_selector(".jp-Notebook .jp-Cell")
             there = "() => window.jupyterapp?.shell.currentWidget?.context"
             page.wait_for_function(there)
-            assert page.evaluate(RUN, [list(texts), above]) == []
-            pages[name, texts] = page
-        return pages[name, texts]
+            assert page.evaluate(RUN) == []
+            pages[name] = page
+        return pages[name]
 
     yield open_one
     for page in pages.values():  # all at once
@@ -258,14 +244,11 @@ def open_notebook(lab, chromium):
 
 @pytest.fixture(scope="module")
 def open_lesson(open_notebook):
-    """open_lesson("00") -> the page of that student lesson after Run All Cells.
+    """open_lesson("00") -> the page of that student lesson after Run All Cells."""
 
-    Texts and `above` as for `open_notebook`.
-    """
-
-    def open_one(number, *texts, above=False):
+    def open_one(number):
         (lesson,) = sources.select([number], sources.ROOT)
-        return open_notebook(lesson.student.name, *texts, above=above)
+        return open_notebook(lesson.student.name)
 
     return open_one
 

@@ -1,12 +1,13 @@
 """Lesson 00: the knobs of the MR scanner, and what a person has solved."""
 
 import csv
+import re
 
 import numpy as np
 import pytest
 from driving import ACTIVE, assert_usable, changes, slide
 
-from course_lib import mr_console, phantoms
+from course_lib import checks, mr_console, notebooks, phantoms
 from course_lib.mr_widget import MRPhysics
 
 WIDGET = ".mr"
@@ -16,7 +17,7 @@ PIXELS = """(c) => [...c.getContext("2d").getImageData(0, 0, c.width, c.height).
 
 
 def put(console, knob, value):
-    slider = console.get_by_role("slider", name=f"{knob},")
+    slider = console.get_by_role("slider", name=re.compile(f"^{re.escape(knob)}\\b"))
     slider.evaluate(
         "(s, v) => { s.value = v; s.dispatchEvent(new Event('input')); }", value
     )
@@ -40,6 +41,7 @@ def use(console, note_latency, where):
         put(console, "TR", 9000)
         put(console, "TE", 20)
     note_latency(f"MR console, {where}, browser", times)
+    field_and_noise(console, picture, note_latency, where)
     changes(picture, console.get_by_label("Inversion pulse first").click)
     assert console.get_by_role("slider", name="TI,").is_disabled()
     put(console, "TR", 1450)
@@ -52,6 +54,47 @@ def use(console, note_latency, where):
     console.get_by_role("button", name="T1", exact=True).click()
     assert console.locator("[role=alert]").is_hidden()
     assert_usable(console, pictures=3)
+
+
+# Presses a button often, and a slider; ms until picture and curves are drawn.
+PRESSED = """async (buttons, picture) => {
+  const curves = document.querySelector(".mr-plots"), times = [];
+  for (let i = 0; i < 12; i++) {
+    const before = picture.toDataURL() + curves.innerHTML;
+    const start = performance.now();
+    buttons[i % buttons.length].click();
+    times.push(performance.now() - start);
+    if (picture.toDataURL() + curves.innerHTML === before) times.push(NaN);
+    await new Promise(requestAnimationFrame);
+  }
+  return times;
+}"""
+
+
+def field_and_noise(console, picture, note_latency, where):
+    """Turn the field and the noise: picture, curves and what is told follow."""
+    curves = console.locator(".mr-plots")
+    for tesla in ("0.5 T", "3 T", "7 T"):
+        before = curves.inner_html()
+        button = console.get_by_role("button", name=tesla, exact=True)
+        changes(picture, lambda button=button: button.press("Enter"))
+        assert button.get_attribute("aria-pressed") == "true"
+        assert curves.inner_html() != before
+        assert f"slice at {tesla}, TR" in picture.evaluate("(c) => c.ariaLabel")
+    strengths = console.get_by_role("group", name="Field strength")
+    buttons = strengths.get_by_role("button")
+    times = buttons.evaluate_all(PRESSED, picture.element_handle())
+    assert len(times) == 12, "the field changed and something stayed"
+    note_latency(f"MR console field, {where}, browser", times)
+    noise = console.get_by_role("slider", name="Noise at 1.5 T")
+    before = curves.inner_html()
+    changes(picture, lambda: noise.press("End"))
+    assert curves.inner_html() != before
+    strengths.get_by_role("button", name="0.5 T").click()
+    assert DONE not in console.inner_text()  # at this noise nothing counts as seen
+    note_latency(f"MR console noise, {where}, browser", slide(noise, picture))
+    changes(picture, strengths.get_by_role("button", name="1.5 T").click)
+    put(console, "Noise at 1.5 T", 0.6)
 
 
 def test_the_console_of_lesson_00_in_jupyterlab(open_lesson, screenshots, note_latency):
@@ -105,6 +148,26 @@ def test_the_browser_draws_what_the_reference_draws_for_every_protocol(alone):
         assert described == mr_console.describe(tr=tr, te=te, ti=ti)
 
 
+@pytest.mark.parametrize("field", mr_console.FIELDS)
+def test_the_browser_draws_field_and_noise_as_the_reference_does(alone, field):
+    console, maps = alone
+    picture, noise = console.locator(".mr-picture"), 0.02
+    console.get_by_role("button", name=f"{field:g} T", exact=True).click()
+    put(console, "Noise at 1.5 T", 100 * noise)
+    for name, (tr, te, ti) in phantoms.PROTOCOLS.items():
+        console.get_by_role("button", name=name, exact=True).click()
+        times = {"tr": tr, "te": te, "ti": ti, "field": field}
+        expected = mr_console.mr_image(maps, **times, noise=noise).astype(int)
+        found = np.array(picture.evaluate(PIXELS)).reshape(expected.shape)
+        away = np.abs(found - expected)
+        assert away.mean() < 1 and away.max() <= 4, name
+        signals = mr_console.tissue_signals(**times)
+        judged = mr_console.judge_tasks(signals, mr_console.noise_at(field, noise))
+        assert console.get_by_text(DONE).count() == sum(judged.values())
+        described = picture.evaluate("(c) => c.ariaLabel")
+        assert described == mr_console.describe(**times, noise=noise)
+
+
 # --- progress
 
 # Writes a source into the first cell that holds a text, or with no text into a new one
@@ -127,6 +190,28 @@ RIGHT = "def null_time(t1, tr):\n    return t1 * np.log(2 / (1 + np.exp(-tr / t1
 CHECK = "check_null_time(null_time)"
 
 
+def assert_readable(table):
+    """A table by its roles: each column and row has a head, each mark a name.
+
+    It has nothing to press, so that no key is needed and none is caught.
+    """
+    columns = table.get_by_role("columnheader").all_inner_texts()
+    assert columns == ["lesson", "solved", "exercises"]
+    heads = table.get_by_role("rowheader").all_inner_texts()
+    assert heads == [f"lesson {lesson.number}" for lesson in notebooks.lessons()]
+    row = table.get_by_role("row", name="lesson 00")
+    assert row.get_by_role("img", name="solved", exact=True).count() == 1
+    named = [row.get_by_role("img", name=name).count() for name in ("solved", "open")]
+    exercises = [number for number in checks.all_checks() if number[:3] == "E00"]
+    assert sum(named) == len(exercises)
+    bars = table.get_by_role("progressbar")
+    assert bars.count() == len(heads)
+    snapshot = bars.first.aria_snapshot()
+    assert 'progressbar "lesson 00, share solved"' in snapshot
+    assert_usable(table, pictures=len(heads))
+    assert table.locator("a, button, input, [tabindex]").count() == 0
+
+
 def test_a_solved_exercise_is_kept_shown_and_exported(open_lesson, lab, screenshots):
     page = open_lesson("00")
     page.evaluate(WRITE, ["def null_time", WRONG])
@@ -137,9 +222,14 @@ def test_a_solved_exercise_is_kept_shown_and_exported(open_lesson, lab, screensh
     names = "export_progress, show_progress"
     show = f"from course_lib.progress import {names}\nshow_progress()"
     assert "\N{CHECK MARK} E00.2 (2)" in page.evaluate(WRITE, ["", show])
-    table = page.locator("table").last
+    table = page.get_by_role("table", name="What you have solved").last
     assert "\N{CHECK MARK} E00.2 (2)" in table.inner_text()
     table.screenshot(path=screenshots / "progress.png")
+    assert_readable(table)
+    first = page.get_by_role("table", name="What you have solved").first
+    assert "0 of" in first.inner_text()  # the cell of the lesson, from before
+    page.evaluate(WRITE, ["show_progress()", "show_progress()"])
+    page.get_by_text("\N{CHECK MARK} E00.2 (2)").first.wait_for()
     page.evaluate(WRITE, ["", "export_progress('mine.csv')"])
     with (lab.folder / "mine.csv").open(newline="") as file:
         rows = list(csv.reader(file))

@@ -8,7 +8,7 @@ IMAGE = 'img[alt*="N ="]'
 
 @pytest.fixture(scope="module")
 def sandbox(open_lesson):
-    page = open_lesson("06", "MetricSandbox(sandbox", above=True)
+    page = open_lesson("06")
     output = page.locator(f".jp-OutputArea-output:has({IMAGE})").last
     output.locator("table").wait_for()
     output.scroll_into_view_if_needed()
