@@ -5,6 +5,7 @@ Callers import these names from `course_lib.metrics`.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import Tensor
 
 Array = Tensor | np.ndarray
 ROWS = 256  # rows of a distance or kernel matrix that exist at once
-_DIRECT = 1024  # up to this size singular values are taken directly
+_DIRECT = 512  # up to this size singular values are taken directly
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +29,12 @@ class FrechetStatistics:
     def covariance(self) -> Tensor:
         """(d, d), the sample covariance (divided by n - 1)."""
         return self.factor.T @ self.factor
+
+    @cached_property
+    def triangular(self) -> bool:
+        """Whether the factor is 0 below its diagonal; asked once of kept statistics."""
+        rows, columns = self.factor.shape
+        return rows == columns and torch.equal(self.factor, self.factor.triu())
 
 
 def frechet_distance(
@@ -48,7 +55,7 @@ def frechet_distance(
     # With S = F'F, the eigenvalues of S_real S_fake are the squared singular values of
     # F_real F_fake', so tr (S_real S_fake)^(1/2) is their sum: no root of a matrix, no
     # eigenvalues of a product that is not symmetric; N x N, not d x d, where N < d.
-    root_trace = _singular_values(_cross(real.factor, fake.factor)).sum()
+    root_trace = _singular_values(_cross(real, fake)).sum()
     traces = real.factor.square().sum() + fake.factor.square().sum()
     shift = (real.mean - fake.mean).square().sum()
     return max(0.0, (shift + traces - 2 * root_trace).item())
@@ -279,21 +286,20 @@ def _gram(a: Tensor) -> Tensor:
     return out
 
 
-def _cross(a: Tensor, b: Tensor) -> Tensor:
-    """a @ b.T, without the zeros of upper triangles: of two of them a third of it."""
-    if not _is_triangle(a):
-        return _cross(b, a).T if _is_triangle(b) else a @ b.T
-    out, both = a.new_empty(len(a), len(b)), _is_triangle(b)
+def _cross(one: FrechetStatistics, other: FrechetStatistics) -> Tensor:
+    """F_one @ F_other.T, without the zeros of triangles: of two a third of the work."""
+    if not one.triangular and other.triangular:
+        return _cross(other, one).T
+    a, b, both = one.factor, other.factor, other.triangular
+    if not one.triangular:
+        return a @ b.T
+    out = a.new_empty(len(a), len(b))
     for i in range(0, len(a), ROWS):
         rows, to = slice(i, i + ROWS), i + ROWS if both else len(b)
         out[rows, :to] = a[rows, i:] @ b[:to, i:].T
         if both:
             out[:i, rows] = a[:i, i:] @ b[rows, i:].T
     return out
-
-
-def _is_triangle(a: Tensor) -> bool:
-    return a.shape[0] == a.shape[1] and torch.equal(a, a.triu())
 
 
 def _factor(covariance: Tensor) -> Tensor:
