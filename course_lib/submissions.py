@@ -157,8 +157,9 @@ def _find_answers(
             }
             if any(x.startswith("check_") for x in ({name} | targets) if x):
                 note("It defines a check of its own; the course's was used.")
-            if isinstance(node, IMPORTS) and len(found["imports"]) < 100:
-                found["imports"].append(ast.unparse(node)[:500])
+            if isinstance(node, IMPORTS) and len(statement := ast.unparse(node)) < 2000:
+                found["imports"].append(statement)
+    del found["imports"][100:]
     found["notes"][:] = list(dict.fromkeys(found["notes"]))[:20]
 
 

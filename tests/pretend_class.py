@@ -214,6 +214,12 @@ def _import_elsewhere(made):
     cell_of(made, "E02.1")["source"] = RIGHT.replace("torch.", "th.")
 
 
+def _import_much(made):
+    for count in (200, 2000):  # one that is kept, and one that is left out
+        source = f"from mine import {', '.join(count * 'Q')}"
+        made.cells.insert(0, code_cell(source, f"more-{count}"))
+
+
 # name -> (bytes, solved exercises, note)
 WHOLE = {
     "deleted cell": (_cells(_delete), REST, "no cell defines reparameterise"),
@@ -221,6 +227,7 @@ WHOLE = {
     "lost ids": (_cells(_lose_ids), ALL, "its cell lost its id"),
     "edited metadata": (_cells(_edit_metadata), ALL, "metadata name another lesson"),
     "import in another cell": (_cells(_import_elsewhere), ALL, None),
+    "long imports": (_cells(_import_much), ALL, None),
     "solutions": (as_bytes(notebook(SOLUTIONS)), ALL, None),
     "stubs": (as_bytes(notebook({})), set(), None),
     "with a byte order mark": (
