@@ -6,7 +6,6 @@ import subprocess
 import sys
 import threading
 from datetime import date
-from pathlib import Path
 
 import pytest
 import yaml
@@ -230,9 +229,11 @@ def test_the_doctor_gives_a_fix_with_everything_that_is_wrong(tmp_path, monkeypa
 
 def test_the_doctor_finds_data_sets_and_is_content_with_this_machine(tmp_path, capsys):
     (tmp_path / "medmnist").mkdir()
-    Path(tmp_path / "medmnist" / "pneumoniamnist.npz").touch()
+    (tmp_path / "medmnist" / "pneumoniamnist.npz").touch()
+    (tmp_path / "cache" / "phantom").mkdir(parents=True)
+    (tmp_path / "cache" / "phantom" / "train-32-seed0.npz").touch()
     assert doctor.main(str(tmp_path)) == 0
-    assert "pneumoniamnist.npz" in capsys.readouterr().out
+    assert f"in {tmp_path}: pneumoniamnist.npz\n" in capsys.readouterr().out
 
 
 def test_a_changed_pyproject_makes_an_environment_out_of_date(venv):
