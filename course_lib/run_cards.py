@@ -59,7 +59,8 @@ def fingerprint(path: Path, parameters: Mapping[str, Any]) -> str:
     file = Path(str(parameters.get("dataset", "")))
     stamp = []
     if file.is_absolute() and file.exists():  # somebody's own data, which may change
-        stamp = [file.stat().st_size, file.stat().st_mtime_ns]
+        stats = (x.stat() for x in [file, *sorted(file.rglob("*"))])
+        stamp = [(stat.st_size, stat.st_mtime_ns) for stat in stats]
     known = [path.stem, sources, parameters, folder, stamp, versions()]
     return digest(known)
 
