@@ -14,8 +14,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from course_lib.base import ROOT
 from course_lib.exercises import LessonError, exercises, student
-from course_lib.sources import ROOT, read_source, select, write
+from course_lib.sources import read_source, select, write
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -41,7 +42,6 @@ def write_source(
     written = []
     for lesson in select(numbers, root):
         path = Path(folder) / "source" / lesson.name / f"{lesson.name}.ipynb"
-        path.parent.mkdir(parents=True, exist_ok=True)
         write(path, instructor_version(read_source(lesson.source)))
         written.append(path)
     return written

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from course_lib import bootstrap
+from course_lib.base import ROOT, data_dir
 
-ROOT = bootstrap.ROOT
 OLD_LOCK = 365  # days
 
 
@@ -160,7 +160,7 @@ def _data(folder: str | None) -> Iterator[Finding]:
     )
     state = "built in" if ready else "built in, after set-up"
     yield Finding("ok", "data", f"phantom: {state}; nothing to download")
-    home = Path(folder or os.environ.get("COURSE_DATA") or ROOT / "data").expanduser()
+    home = Path(folder).expanduser() if folder else data_dir()
     if not home.is_dir():
         fix = "name an existing folder with --data or COURSE_DATA"
         yield Finding("error", "data", f"{home} is no folder", fix)

@@ -14,14 +14,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from course_lib.base import atomic_path, write_text
 from course_lib.checks import Verdict
-from course_lib.runtime import atomic_path
-
-
-def write(path: Path, text: str) -> None:
-    """Write a text file, whole or not at all."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, "utf-8")
 
 
 def write_gradebook(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -86,7 +80,7 @@ def write_feedback(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         names.add(name.lower())
         title = html.escape(f"Feedback for {_harmless(student)}")
         page = _PAGE.format(title=title, body="\n".join(filter(None, parts)))
-        write(folder / f"{name}.html", page.encode("utf-8", "replace").decode())
+        write_text(folder / f"{name}.html", page.encode("utf-8", "replace").decode())
 
 
 def print_summary(rows: Sequence[Mapping[str, Any]], out: Path) -> None:

@@ -18,8 +18,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from course_lib.base import atomic_path, write_text
 from course_lib.jobs import RunError
-from course_lib.sources import write_text
 
 COUNTED = ("passed", "over budget")  # what finished has numbers; the rest is missing
 LEVEL = 0.95
@@ -180,7 +180,6 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> str:
     from matplotlib.figure import Figure
 
     from course_lib.plotting import COLOURS
-    from course_lib.runtime import atomic_path
 
     panels: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for row in rows:

@@ -22,7 +22,7 @@ from typing import Any
 
 from course_lib import sandbox, submissions
 from course_lib.answers import judge
-from course_lib.bootstrap import ROOT
+from course_lib.base import ROOT
 from course_lib.exercises import LessonError, exercises
 from course_lib.sandbox import Limits
 from course_lib.sources import Lesson, read_source

@@ -15,12 +15,11 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from course_lib.base import LIVE_MIME, ROOT, write_text
 from course_lib.exercises import LessonError, student
-from course_lib.pages import LIVE_MIME
 from course_lib.sources import (
     KERNEL,
     LANGUAGE,
-    ROOT,
     Lesson,
     bare,
     lessons,
@@ -31,7 +30,6 @@ from course_lib.sources import (
     select,
     text_hash,
     write,
-    write_text,
 )
 
 if TYPE_CHECKING:

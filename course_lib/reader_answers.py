@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from course_lib.base import write_text
 from course_lib.detection import Estimate, tost
-from course_lib.runtime import atomic_path
 
 KINDS = ("rating", "2afc")
 QUESTIONS = {
@@ -72,8 +72,7 @@ def write_answers(path: Path | str, answers: Answers) -> None:
     writer = csv.writer(text)
     writer.writerow(COLUMNS)
     writer.writerows([*about, n, given, f"{s:.3f}"] for n, (given, s) in rows)
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(text.getvalue().encode())
+    write_text(path, text.getvalue())
 
 
 def read_answers(path: Path | str) -> Answers:

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from course_lib import __version__
-from course_lib.sources import text_hash, write_text
+from course_lib.base import REPORT_MIME, write_text
+from course_lib.sources import text_hash
 
 SCHEMA = Path(__file__).with_name("run_card.schema.json")
 PACKAGES = ("torch", "numpy", "papermill")
@@ -89,8 +90,6 @@ def uses(path: Path) -> dict[str, dict[str, str]]:
 
 def headline_numbers(path: Path) -> dict[str, Any]:
     """What the `report(...)` cells of an executed notebook recorded."""
-    from course_lib.runtime import REPORT_MIME
-
     numbers: dict[str, Any] = {}
     for cell in json.loads(path.read_text("utf-8"))["cells"]:
         for output in cell.get("outputs", []):

@@ -18,12 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from course_lib import cluster, grids, jobs, pages, run_cards
-from course_lib.bootstrap import ROOT
+from course_lib.base import BUDGETS, ROOT, data_dir, write_text
 from course_lib.jobs import Job, RunError, quiet_kernels
-from course_lib.sources import write_text
-
-BUDGETS = ("smoke", "lab", "full")  # as in runtime, which costs an import of torch
-
 
 # ---------------------------------------------------------------- what to run
 
@@ -106,7 +102,7 @@ def find_dataset(value: str, data: str | None) -> str:
 
     if value in ("phantom", *medmnist_records()):
         return value
-    for folder in (Path.cwd(), Path(os.environ.get("COURSE_DATA", ROOT / "data"))):
+    for folder in (Path.cwd(), data_dir()):
         if (folder / value).exists():
             return str((folder / value).resolve())
     raise RunError(

@@ -20,6 +20,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from course_lib.base import ROOT, write_text
 from course_lib.exercises import SOLUTION, LessonError
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
     from nbformat import NotebookNode
 
-ROOT = Path(__file__).resolve().parents[1]
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 # Without Python's version: it would change with the machine that builds.
 LANGUAGE = {
@@ -185,11 +185,3 @@ def write(path: Path, notebook: NotebookNode) -> None:
 
     nbformat.validate(notebook)
     write_text(path, nbformat.writes(notebook).rstrip("\n") + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically, with \\n line ends on every system."""
-    from course_lib.runtime import atomic_path
-
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(text.encode())

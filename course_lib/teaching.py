@@ -13,8 +13,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from course_lib.base import ROOT, write_text
 from course_lib.exercises import Exercise, LessonError, exercises
-from course_lib.sources import ROOT, Lesson, read_source, select, write_text
+from course_lib.sources import Lesson, read_source, select
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode

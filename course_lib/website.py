@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from course_lib import pages, schedule
+from course_lib.base import ROOT, write_text
 from course_lib.exercises import LessonError, exercises, leaks
 from course_lib.pages import Frame
 from course_lib.schedule import Dates
-from course_lib.sources import ROOT, Lesson, lessons, read_notebook, write, write_text
+from course_lib.sources import Lesson, lessons, read_notebook, write
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode

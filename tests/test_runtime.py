@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from course_lib import runtime
+from course_lib.base import ROOT
 
 
 def test_the_same_seed_gives_the_same_numbers_everywhere():
@@ -90,5 +91,4 @@ def test_importing_the_package_needs_the_standard_library_alone():
         "import course_lib.__main__, course_lib.doctor, course_lib.bootstrap; "
         "import os; assert os.environ['OMP_WAIT_POLICY']"
     )
-    root = runtime._REPOSITORY
-    subprocess.run([sys.executable, "-I", "-S", "-c", code], cwd=root, check=True)
+    subprocess.run([sys.executable, "-I", "-S", "-c", code], cwd=ROOT, check=True)

@@ -1,0 +1,54 @@
+"""What lessons and the command line share: folders, names, files written whole.
+
+The standard library alone, so that a command does not wait for torch. Lessons find the
+functions in `course_lib.runtime`.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+BUDGETS = ("smoke", "lab", "full")
+REPORT_MIME = "application/vnd.course.report+json"
+LIVE_MIME = "application/vnd.course.live+html"  # what Jupyter does not show
+
+
+def data_dir() -> Path:
+    """Where a person keeps real data sets: `COURSE_DATA`, else `data/`."""
+    return Path(os.environ.get("COURSE_DATA") or ROOT / "data").expanduser()
+
+
+@contextmanager
+def atomic_path(path: Path | str) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; move it there only if the block succeeds.
+
+    A reader sees the old file or the whole new one, never a part. The temporary file
+    keeps the ending of `path`, since writers such as `numpy.savez` add a missing one.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(
+        dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix
+    )
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        if os.name == "posix":  # mkstemp makes files that only the owner may read
+            mask = os.umask(0)
+            os.umask(mask)
+            temporary.chmod(0o666 & ~mask)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path | str, text: str) -> None:
+    """Write a UTF-8 text file atomically, line ends as they are in `text`."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(text.encode())
