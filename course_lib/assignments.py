@@ -9,13 +9,12 @@ configuration for it. nbgrader runs submissions unprotected; `grade` does not.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from course_lib.base import ROOT
-from course_lib.exercises import LessonError, exercises, student
+from course_lib.exercises import exercises, student
 from course_lib.sources import read_source, select, write
 
 if TYPE_CHECKING:
@@ -49,11 +48,7 @@ def write_source(
 
 def nbgrader_command(numbers: Iterable[str], folder: str) -> int:
     """`build --nbgrader DIR` for the command line. Exit code."""
-    try:
-        paths = write_source(list(numbers) or None, folder)
-    except LessonError as error:
-        print(f"course_lib: {error}", file=sys.stderr)
-        return 1
+    paths = write_source(list(numbers) or None, folder)
     for path in paths:
         print(f"written: {path}")
     print(f"next: cd {folder} && nbgrader generate_assignment {paths[0].stem}")

@@ -18,6 +18,10 @@ REPORT_MIME = "application/vnd.course.report+json"
 LIVE_MIME = "application/vnd.course.live+html"  # what Jupyter does not show
 
 
+class LessonError(ValueError):
+    """A lesson that cannot be built, run or adopted; the message says the fix."""
+
+
 def data_dir() -> Path:
     """Where a person keeps real data sets: `COURSE_DATA`, else `data/`."""
     return Path(os.environ.get("COURSE_DATA") or ROOT / "data").expanduser()

@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from course_lib.base import LessonError
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
@@ -26,10 +28,6 @@ if TYPE_CHECKING:
 
 SOLUTION = re.compile(r"([ \t]+)# solution (E\d\d\.\d+)")
 _LOOKS_LIKE_SOLUTION = re.compile(r"#\s*solutions?\b", re.IGNORECASE)
-
-
-class LessonError(ValueError):
-    """A lesson that cannot be built, run or adopted; the message says the fix."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import difflib
 import os
 import re
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -163,24 +162,16 @@ def build_command(
     from course_lib.lint import lint
 
     numbers = list(numbers) or None
-    try:
-        build(numbers, execute=execute, weights=weights)
-        findings = [x for lesson in select(numbers) for x in lint(lesson.notebook)]
-    except LessonError as error:
-        print(f"course_lib: {error}", file=sys.stderr)
-        return 1
-    for finding in findings:
-        print(f"  {finding}")
+    build(numbers, execute=execute, weights=weights)
+    for lesson in select(numbers):
+        for finding in lint(lesson.notebook):
+            print(f"  {finding}")
     return 0
 
 
 def adopt_command(number: str, *, force: bool = False) -> int:
     """`adopt` for the command line. Exit code."""
-    try:
-        path = adopt(number, force=force)
-    except LessonError as error:
-        print(f"course_lib: {error}", file=sys.stderr)
-        return 1
+    path = adopt(number, force=force)
     print(f"written: {path.relative_to(ROOT)}; now build {number}")
     return 0
 
