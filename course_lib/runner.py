@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from course_lib import cluster, grids, jobs, pages, run_cards
-from course_lib.base import BUDGETS, ROOT, data_dir, write_text
+from course_lib.base import BUDGETS, ROOT, atomic_path, data_dir, write_text
 from course_lib.jobs import Job, RunError, quiet_kernels
 
 # ---------------------------------------------------------------- what to run
@@ -385,22 +385,26 @@ def copy_lessons(source: Path, target: Path) -> list[str]:
         given = {}
     told = []
     for path in sorted(source.glob("*.ipynb")):
-        content = path.read_bytes()
-        digest = hashlib.sha256(content).hexdigest()
-        mine = target / path.name
-        if given.get(path.name) == digest and mine.exists():
-            continue
-        edited = mine.exists() and (
-            hashlib.sha256(mine.read_bytes()).hexdigest() != given.get(path.name)
-        )
-        if edited:
-            shutil.copyfile(path, mine.with_suffix(".new.ipynb"))
+        mine, before = target / path.name, given.get(path.name)
+        newest = given[path.name] = _digest(path)
+        have = _digest(mine) if mine.exists() else None
+        if have in (None, before):
+            _copy(path, mine)
+        elif newest not in (have, before):
+            _copy(path, mine.with_suffix(".new.ipynb"))
             told.append(f"{path.stem}: yours kept; the newer one is {path.stem}.new")
-        else:
-            shutil.copyfile(path, mine)
-        given[path.name] = digest
-    record.write_text(json.dumps(given, indent=1), "utf-8")
+    write_text(record, json.dumps(given, indent=1))
     return told
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Whole or not at all: half a notebook would count as a person's own work."""
+    with atomic_path(target) as temporary:
+        shutil.copyfile(source, temporary)
 
 
 def lab(arguments: Sequence[str]) -> int:

@@ -182,6 +182,19 @@ def test_own_copies_follow_the_course_until_they_are_edited(tmp_path):
     assert runner.copy_lessons(source, mine) == []
 
 
+def test_a_lost_record_makes_nobody_an_author(tmp_path):
+    """As after Ctrl-C in the first copy: what equals the course is not edited."""
+    source, mine = tmp_path / "student", tmp_path / "mine"
+    source.mkdir()
+    (source / "01_a.ipynb").write_text("one", "utf-8")
+    runner.copy_lessons(source, mine)
+    (mine / ".course.json").unlink()
+    assert runner.copy_lessons(source, mine) == []
+    (source / "01_a.ipynb").write_text("two", "utf-8")
+    assert runner.copy_lessons(source, mine) == []
+    assert (mine / "01_a.ipynb").read_text("utf-8") == "two"
+
+
 def test_the_browser_tests_run_once_and_last(course, monkeypatch):
     monkeypatch.setenv("COURSE_BUDGET", "")  # put back afterwards
     ran = []
