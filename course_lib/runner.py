@@ -33,10 +33,7 @@ def find_lessons(wanted: Sequence[str]) -> list[Path]:
     for name in wanted:
         key = Path(name).stem
         key = key.zfill(2) if key.isdigit() else key
-        matches = [
-            path for path in notebooks if path.stem in (key, path.stem[:2] + key)
-        ]
-        matches = matches or [p for p in notebooks if p.stem.startswith(f"{key}_")]
+        matches = [p for p in notebooks if f"{p.stem}_".startswith(f"{key}_")]
         if not matches:
             known = ", ".join(path.stem for path in notebooks)
             raise RunError(f"unknown lesson {name!r}; there are {known}")
@@ -66,15 +63,12 @@ def check_parameters(path: Path, given: Mapping[str, Any]) -> dict[str, Any]:
         if name not in known:
             names = ", ".join(known)
             raise RunError(f"{path.stem} has no parameter {name!r}; it has {names}")
-        default = known[name]
-        fits = isinstance(value, type(default)) and isinstance(
-            value, bool
-        ) == isinstance(default, bool)
-        if isinstance(default, float) and type(value) is int:
-            fits = True
-        if default is not None and not fits:
-            kind = type(default).__name__
-            raise RunError(f"{path.stem}: {name}={value!r} must be of type {kind}")
+        kind = type(known[name])
+        fits = type(value) is kind or (type(value), kind) == (int, float)
+        if known[name] is not None and not fits:
+            raise RunError(
+                f"{path.stem}: {name}={value!r} must be of type {kind.__name__}"
+            )
     return {name: value for name, value in known.items() if name not in given}
 
 

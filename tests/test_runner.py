@@ -100,6 +100,10 @@ def test_a_dataset_may_be_a_file_in_the_data_folder(course, tmp_path, monkeypatc
     file.touch()
     assert runner.find_dataset("mine.npz", str(tmp_path)) == str(file.resolve())
     assert runner.find_dataset("pneumoniamnist", None) == "pneumoniamnist"
+    for home in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(home, str(tmp_path))
+    monkeypatch.setenv("COURSE_DATA", "~")
+    assert runner.find_dataset("mine.npz", None) == str(file.resolve())
 
 
 def test_a_lesson_over_its_time_budget_fails(course, quick, capsys):
