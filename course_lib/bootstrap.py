@@ -290,9 +290,13 @@ def hand_over(python: str, arguments: list[str]) -> int:
     if os.name != "nt":
         sys.stdout.flush()
         os.execv(python, command)
-    with subprocess.Popen(command) as process:
-        while True:
-            try:
-                return process.wait()
-            except KeyboardInterrupt:  # the child got it too, and cleans up
-                continue
+    return wait_for(subprocess.Popen(command))
+
+
+def wait_for(process: subprocess.Popen) -> int:
+    """The exit code of a process that gets Ctrl-C too, and cleans up or asks."""
+    while True:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            continue

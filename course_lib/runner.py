@@ -19,6 +19,7 @@ from typing import Any
 
 from course_lib import cluster, grids, jobs, pages, run_cards
 from course_lib.base import BUDGETS, ROOT, atomic_path, data_dir, write_text
+from course_lib.bootstrap import wait_for
 from course_lib.jobs import Job, RunError, quiet_kernels
 
 # ---------------------------------------------------------------- what to run
@@ -411,9 +412,4 @@ def lab(arguments: Sequence[str]) -> int:
     command = [sys.executable, "-m", "jupyter", "lab", f"--ServerApp.root_dir={mine}"]
     if first and not any("LabApp.default_url" in a for a in arguments):
         command.append(f"--LabApp.default_url=/lab/tree/{first.name}")
-    process = subprocess.Popen([*command, *arguments], cwd=mine)
-    while True:
-        try:
-            return process.wait()
-        except KeyboardInterrupt:  # Jupyter asks whether it should stop
-            continue
+    return wait_for(subprocess.Popen([*command, *arguments], cwd=mine))

@@ -5,23 +5,9 @@ import subprocess
 
 import nbformat
 import pytest
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from small_lessons import lesson
 
 from course_lib import jobs, runner
-
-
-def lesson(*sources, minutes=None):
-    """A small notebook with a title and a parameters cell."""
-    parameters = new_code_cell(
-        'import os\nbudget = os.environ.get("COURSE_BUDGET", "lab")\n'
-        'dataset = "phantom"\nimage_size = 32\nrate = 0.1',
-        metadata={"tags": ["parameters"]},
-    )
-    cells = [new_markdown_cell("# 90 A title\n\nA summary."), parameters]
-    notebook = new_notebook(cells=[*cells, *map(new_code_cell, sources)])
-    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    notebook.metadata |= {"kernelspec": kernel, "course": {"minutes": minutes or {}}}
-    return notebook
 
 
 @pytest.fixture
@@ -56,9 +42,9 @@ def report(folder):
         (["99"], {}, "unknown lesson '99'; there are 90_first, 91_second"),
         ([], {"budget": "huge"}, "unknown budget 'huge'; choose from smoke"),
         ([], {"parameters": ["sede=1"]}, "no parameter 'sede'; it has budget"),
-        ([], {"parameters": ["image_size=big"]}, "must be of type int"),
-        ([], {"parameters": ["image_size=1.5"]}, "must be of type int"),
-        ([], {"parameters": ["image_size"]}, "write it as NAME=VALUE"),
+        ([], {"parameters": ["seed=big"]}, "must be of type int"),
+        ([], {"parameters": ["seed=1.5"]}, "must be of type int"),
+        ([], {"parameters": ["seed"]}, "write it as NAME=VALUE"),
         ([], {"parameters": ["dataset=nosuch"]}, "neither phantom, a MedMNIST name"),
         ([], {"parameters": ["budget=lab"]}, "give the budget once"),
         ([], {"data": "/no/such/folder"}, "no such folder"),
