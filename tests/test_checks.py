@@ -8,6 +8,7 @@ import pytest
 import solved
 import torch
 import torch.nn.functional as F
+import wrong_answers_03
 from scipy.stats import norm
 
 from course_lib import checks, phantoms, translation, variational
@@ -153,6 +154,11 @@ def test_cross_entropy_with_logits_is_as_good_as_softplus():
         return F.binary_cross_entropy_with_logits(logits, ones)
 
     assert CHECKS["E03.1"](bce)
+
+
+def test_a_step_on_fakes_alone_is_told_the_whole_loss():
+    verdict = CHECKS["E03.2"](wrong_answers_03.wrong_step(reals=0))
+    assert not verdict and "on the reals plus" in verdict.message
 
 
 def test_the_pool_of_the_lesson_is_no_answer_to_the_memory():
