@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from course_lib.base import ROOT
-from course_lib.exercises import exercises, student
+from course_lib.exercises import cell_id, exercises, student
 from course_lib.sources import read_source, select, write
 
 if TYPE_CHECKING:
@@ -25,8 +25,7 @@ def instructor_version(notebook: NotebookNode) -> NotebookNode:
     """The student's notebook with the solutions between nbgrader's markers."""
     result = student(notebook)
     for _, task in exercises(notebook):
-        name = "exercise-" + task.id.replace(".", "-")
-        cell = next(x for x in result.cells if x.id == name)
+        cell = next(x for x in result.cells if x.id == cell_id(task.id))
         stub = next(x for x in task.stub.split("\n") if x.endswith(f'("{task.id}")'))
         indent = stub[: len(stub) - len(stub.lstrip())]
         begin, end = f"{indent}### BEGIN SOLUTION", f"{indent}### END SOLUTION"

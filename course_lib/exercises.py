@@ -40,6 +40,11 @@ class Exercise:
     solution: str
 
 
+def cell_id(number: str) -> str:
+    """'E02.1' -> 'exercise-E02-1', in the executed and in the student's notebook."""
+    return f"exercise-{number.replace('.', '-')}"
+
+
 def exercise(source: str) -> Exercise | None:
     """The exercise that a code cell's source holds, or None.
 
@@ -142,14 +147,15 @@ def student(notebook: NotebookNode) -> NotebookNode:
         cell.source = tasks[i].stub if i in tasks else cell.source
         cell.outputs, cell.execution_count = [], None
     mark_for_nbgrader(result, tasks)
-    result.cells = [
-        cell
-        for cell in result.cells
-        if "instructor" not in cell.metadata.get("tags", [])
-    ]
+    result.cells = [cell for cell in result.cells if not for_instructor(cell)]
     for finding in leaks(tasks.values(), result):
         raise LessonError(f"{notebook.metadata.course.source}: {finding}")
     return result
+
+
+def for_instructor(cell: NotebookNode) -> bool:
+    """Whether a cell has the tag that keeps it from students."""
+    return "instructor" in cell.metadata.get("tags", [])
 
 
 def mark_for_nbgrader(notebook: NotebookNode, tasks: dict[int, Exercise]) -> None:

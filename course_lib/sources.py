@@ -15,13 +15,14 @@ from __future__ import annotations
 import copy
 import hashlib
 import re
+from collections import Counter
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from course_lib.base import ROOT, write_text
-from course_lib.exercises import SOLUTION, LessonError
+from course_lib.exercises import SOLUTION, LessonError, cell_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -151,17 +152,13 @@ def only_tags(metadata: dict) -> dict:
 
 
 def _set_ids(cells: list[NotebookNode]) -> None:
-    seen: dict[str, int] = {}
+    seen: Counter[str] = Counter()
     for cell in cells:
-        match = None
-        if cell.cell_type == "code":
-            match = re.search(SOLUTION.pattern + "$", cell.source, re.MULTILINE)
-        name = (
-            "exercise-" + match[2].replace(".", "-")
-            if match
-            else text_hash(f"{cell.cell_type}\n{cell.source}")[:8]
-        )
-        seen[name] = seen.get(name, 0) + 1
+        name = text_hash(f"{cell.cell_type}\n{cell.source}")[:8]
+        mark = re.search(SOLUTION.pattern + "$", cell.source, re.MULTILINE)
+        if cell.cell_type == "code" and mark:
+            name = cell_id(mark[2])
+        seen[name] += 1
         cell["id"] = name if seen[name] == 1 else f"{name}-{seen[name]}"
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from course_lib.answers import DEFINITIONS, FORBIDDEN, IMPORTS, imported, without_magics
-from course_lib.exercises import Exercise, exercises
+from course_lib.exercises import Exercise, cell_id, exercises, for_instructor
 from course_lib.sources import Lesson, read_source
 
 MAX_SOURCE = 20_000  # characters of an answer
@@ -42,9 +42,7 @@ def sheet(lesson: Lesson) -> Sheet:
     names: dict[str, Any] = {"__name__": "lesson"}
     modules: set[str] = set()
     for i, cell in enumerate(notebook.cells):
-        if cell.cell_type != "code" or i in tasks:
-            continue
-        if "instructor" in cell.metadata.get("tags", []):
+        if cell.cell_type != "code" or i in tasks or for_instructor(cell):
             continue
         for node in ast.parse(cell.source).body:
             if not isinstance(node, (*IMPORTS, *DEFINITIONS)):
@@ -128,8 +126,7 @@ def _find_answers(
     for name, source in sources:
         parsed.append((name, source, _parse(source)))
     for task in page.tasks:
-        wanted = "exercise-" + task.id.replace(".", "-")
-        ours = [x for x in parsed if x[0] == wanted]
+        ours = [x for x in parsed if x[0] == cell_id(task.id)]
         if len(ours) > 1:
             note(f"{task.id}: {len(ours)} cells have its id; the last one was used.")
         defining = [x for x in ours or parsed if _defines(x[2], task.name)]

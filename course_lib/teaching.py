@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from course_lib.base import ROOT, write_text
-from course_lib.exercises import Exercise, exercises
+from course_lib.exercises import Exercise, exercises, for_instructor
 from course_lib.sources import Lesson, read_source, select
 
 if TYPE_CHECKING:
@@ -33,7 +33,8 @@ def notes(lesson: Lesson, root: Path = ROOT) -> str:
     parts += ["## Minutes", _minutes(lesson, notebook, root)]
     if found := questions(notebook, [task for _, task in tasks]):
         parts += ["## Questions to ask", "\n".join(f"- {x}" for x in found)]
-    if told := _instructor_cells(notebook):
+    private = filter(for_instructor, notebook.cells)
+    if told := [x.source for x in private if x.cell_type == "markdown"]:
         parts += ["## For you alone", *told]
     parts += ["## Exercises and what goes wrong in them"]
     for i, task in tasks:
@@ -95,15 +96,6 @@ def _asked(text: str) -> list[tuple[str, str]]:
         lonely = len(sentence) < SHORT and before and "?" not in before
         found.append((sentence, f"{before} {sentence}" if lonely else sentence))
     return found
-
-
-def _instructor_cells(notebook: NotebookNode) -> list[str]:
-    return [
-        cell.source
-        for cell in notebook.cells
-        if cell.cell_type == "markdown"
-        and "instructor" in cell.metadata.get("tags", [])
-    ]
 
 
 def _task(notebook: NotebookNode, index: int, task: Exercise) -> str:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from course_lib import pages, schedule
 from course_lib.base import ROOT, write_text
-from course_lib.exercises import LessonError, exercises, leaks
+from course_lib.exercises import LessonError, exercises, for_instructor, leaks
 from course_lib.pages import Frame
 from course_lib.schedule import Dates
 from course_lib.sources import Lesson, lessons, read_notebook, write
@@ -98,7 +98,8 @@ def build_site(
             rows.append(_row(lesson, f"from {schedule.spoken(when.release)}"))
             continue
         place = shown.index(lesson)
-        notebook = _for_readers(read_notebook(lesson.notebook))
+        notebook = read_notebook(lesson.notebook)
+        notebook.cells = [x for x in notebook.cells if not for_instructor(x)]
         if when and not when.answered(today):
             notebook = _without_answers(notebook)
         row = _row(lesson, _note(lesson, when)) | pages.thumbnail(notebook)
@@ -135,16 +136,6 @@ def _note(lesson: Lesson, when: Dates | None) -> str:
     note = f"runs in at most {minutes:g} min on two cores" if minutes else ""
     due = f"hand in by {schedule.spoken(when.due)}" if when and when.due else ""
     return " · ".join(filter(None, (note, due)))
-
-
-def _for_readers(notebook: NotebookNode) -> NotebookNode:
-    """The lesson without what is for the instructor alone."""
-    notebook.cells = [
-        cell
-        for cell in notebook.cells
-        if "instructor" not in cell.metadata.get("tags", [])
-    ]
-    return notebook
 
 
 def _without_answers(notebook: NotebookNode) -> NotebookNode:

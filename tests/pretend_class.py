@@ -8,7 +8,7 @@ import copy
 import json
 from pathlib import Path
 
-from course_lib.exercises import exercises
+from course_lib.exercises import cell_id, exercises
 from course_lib.notebooks import student
 from course_lib.sources import read_source
 
@@ -23,8 +23,7 @@ _STUDENT = student(_SOLVED)
 
 
 def cell_of(notebook, number):
-    name = "exercise-" + number.replace(".", "-")
-    return next(cell for cell in notebook.cells if cell["id"] == name)
+    return next(cell for cell in notebook.cells if cell["id"] == cell_id(number))
 
 
 def notebook(answers):
