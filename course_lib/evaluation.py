@@ -21,6 +21,7 @@ from course_lib.metrics import (
     kid,
     precision_recall,
 )
+from course_lib.neighbours import squared_distances
 from course_lib.plotting import show_bars
 from course_lib.reports import HIGHER, Comparison, Report, Score, compare
 
@@ -337,7 +338,7 @@ def _shares_left_out(
     As in course_lib.neighbours, on distances that are computed once.
     """
     near_real, near_fake = _neighbours(real), _neighbours(fake)
-    d2 = torch.cat([_squared(rows, fake).float() for rows in real.split(512)])
+    d2 = torch.cat([part.float() for _, part in squared_distances(real, fake)])
     parts = []
     for g in range(2 * groups):
         kept_real = folds[0] != g
@@ -353,17 +354,10 @@ def _shares_left_out(
     return dict(zip(HIGHER, np.array(parts).T, strict=True))
 
 
-def _squared(a: Tensor, b: Tensor) -> Tensor:
-    size = a.square().sum(dim=1)[:, None] + b.square().sum(dim=1)
-    d2 = size - 2 * a @ b.T
-    return d2.masked_fill_(d2 < 1e-12 * size, 0.0)
-
-
 def _neighbours(x: Tensor) -> tuple[Tensor, Tensor]:
     """Squared distances and indices of the nearest 40 of each point, nearest first."""
     found = []
-    for start in range(0, len(x), 512):
-        d2 = _squared(x[start : start + 512], x)
+    for start, d2 in squared_distances(x, x):
         d2.diagonal(start).fill_(float("inf"))
         found.append(d2.topk(min(40, len(x) - 1), largest=False))
     return torch.cat([d for d, _ in found]), torch.cat([i for _, i in found])
