@@ -15,7 +15,7 @@ import numpy as np
 
 from course_lib import browser_model
 from course_lib.browser_widget import BrowserWidget
-from course_lib.plotting import COLOURS, to_uint8
+from course_lib.plotting import COLOURS, figure_image, to_uint8
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -273,7 +273,6 @@ class LatentExplorer(BrowserWidget):
     def _map(self) -> Any:
         """Codes, the walk's ends and the point, as an image."""
         import matplotlib.pyplot as plt
-        from PIL import Image
 
         tile = self.model.shape[2] // max(1, self.model.shape[2] // 32)
         across = max(1, 200 // tile)  # pictures; each pixel stays one
@@ -334,10 +333,7 @@ class LatentExplorer(BrowserWidget):
                 columnspacing=1,
                 handletextpad=0.1,
             )
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=80, facecolor="w")
-        plt.close(figure)
-        return Image.open(buffer).convert("RGB")
+        return figure_image(figure)
 
     def _pictures(self, n: int) -> np.ndarray:
         """What the decoder draws on a grid over the map, pale. -> (n H, n W, 3)."""

@@ -37,31 +37,44 @@ def to_uint8(images: Any) -> np.ndarray:
     return raw
 
 
-def show_figure(figure: Any, *, alt: str, dpi: int = 80) -> None:
-    """Show a matplotlib figure once, as a PNG with alt text, and close it."""
+def figure_image(figure: Any, dpi: int = 80, box: Any = None) -> Any:
+    """A matplotlib figure, or a `box` of it in inches, as an RGB image; closes it."""
     import matplotlib.pyplot as plt
-    from IPython.display import display
-    from matplotlib.transforms import Bbox
     from PIL import Image
 
     buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi, bbox_inches=box, facecolor="w")
+    plt.close(figure)
+    return Image.open(buffer).convert("RGB")
+
+
+def small_png(image: Any, colours: int = 64) -> bytes:
+    """PNG of an RGB image in few colours: a third of the size in a committed notebook.
+
+    64 are all that grey images and line plots need.
+    """
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    few = image.quantize(colours, dither=Image.Dither.NONE)
+    few.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def show_figure(figure: Any, *, alt: str, dpi: int = 80) -> None:
+    """Show a matplotlib figure once, as a PNG with alt text, and close it."""
+    from IPython.display import display
+    from matplotlib.transforms import Bbox
+
     figure.set_dpi(dpi)
     figure.draw_without_rendering()  # runs the layout
     # What there is to see, from whole pixel to whole pixel: else images would be
     # sampled between their own pixels.
     corners = figure.get_tightbbox().padded(0.08).get_points() * dpi
     corners = np.array([np.floor(corners[0]), np.ceil(corners[1])]) / dpi
-    figure.savefig(
-        buffer, format="png", dpi=dpi, bbox_inches=Bbox(corners), facecolor="w"
-    )
-    plt.close(figure)
-    # A palette of 64 colours is all that grey images and line plots need, and a
-    # committed notebook stays a third of the size.
-    image = Image.open(buffer).convert("RGB")
-    small = io.BytesIO()
-    image.quantize(64, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
+    picture = small_png(figure_image(figure, dpi, Bbox(corners)))
     display(
-        {"image/png": small.getvalue(), "text/plain": f"<Figure: {alt}>"},
+        {"image/png": picture, "text/plain": f"<Figure: {alt}>"},
         metadata={"image/png": {"alt": alt}},
         raw=True,
     )
