@@ -22,6 +22,7 @@ from course_lib.metrics import (
     precision_recall,
 )
 from course_lib.neighbours import squared_distances
+from course_lib.pixels import to_bytes
 from course_lib.plotting import show_bars
 from course_lib.reports import HIGHER, Comparison, Report, Score, compare
 
@@ -211,10 +212,8 @@ def _range(images: Tensor) -> tuple[float, float]:
 
 def _digests(images: Tensor) -> list[bytes]:
     """A hash of each image as 8-bit, so that float and uint8 copies are one."""
-    if images.dtype != torch.uint8:
-        images = ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-    images = images.cpu().contiguous().numpy()
-    return [hashlib.blake2b(image, digest_size=16).digest() for image in images]
+    pixels = to_bytes(images).cpu().contiguous().numpy()
+    return [hashlib.blake2b(image, digest_size=16).digest() for image in pixels]
 
 
 def _fingerprint(images: Tensor) -> str:
