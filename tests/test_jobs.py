@@ -13,26 +13,6 @@ from small_lessons import REPORT, card_of, lesson
 from course_lib import grids, jobs, run_cards, runner
 from course_lib.runtime import note_use
 
-
-@pytest.fixture
-def quick(monkeypatch):
-    """Jobs without a process: each notes its name, and reports a score of its own."""
-    seen = []
-
-    def perform(job, output, stop):
-        seen.append(job.name)
-        notebook = json.loads(job.notebook)
-        seed = job.parameters.get("seed", 0)
-        data = {"application/vnd.course.report+json": {"score": 10.0 + seed}}
-        output_cell = {"output_type": "display_data", "data": data, "metadata": {}}
-        notebook["cells"][-1]["outputs"] = [output_cell]
-        output.write_text(json.dumps(notebook), "utf-8")
-        return jobs.Done("passed")
-
-    monkeypatch.setattr(jobs, "perform", perform)
-    return seen
-
-
 # What is asked
 
 

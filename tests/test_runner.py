@@ -18,20 +18,6 @@ def course(run_root):
     return run_root, run_root / "build"
 
 
-@pytest.fixture
-def quick(monkeypatch):
-    """Execution without a kernel: copies the notebook, and counts."""
-    seen = []
-
-    def perform(job, output, stop):
-        seen.append(job.lesson)
-        output.write_text(job.notebook, "utf-8")
-        return jobs.Done("passed")
-
-    monkeypatch.setattr(jobs, "perform", perform)
-    return seen
-
-
 def report(folder):
     return json.loads((folder / "report.json").read_text("utf-8"))
 
