@@ -15,7 +15,7 @@ import numpy as np
 
 from course_lib import browser_model
 from course_lib.browser_widget import BrowserWidget
-from course_lib.plotting import COLOURS, figure_image, to_uint8
+from course_lib.plotting import COLOURS, as_array, figure_image, to_uint8
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -127,7 +127,7 @@ class LatentExplorer(BrowserWidget):
         class_names: Sequence[str] = (),
         prior: bool = False,
     ):
-        codes = np.asarray(codes.detach().cpu() if hasattr(codes, "detach") else codes)
+        codes = as_array(codes)
         self.codes = codes[:MOST_CODES].astype(np.float32)
         self.axes = principal_axes(codes)
         if (

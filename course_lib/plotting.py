@@ -15,18 +15,18 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 _MAX_IMAGES = 64
 
 
-def _array(values: Any) -> np.ndarray:
-    """A NumPy array from a tensor on any device, an array or a list."""
+def as_array(values: Any) -> np.ndarray:
+    """A NumPy array from a tensor (any device, with a gradient or not) or a list."""
     if hasattr(values, "detach"):
-        values = values.detach().float().cpu()
+        values = values.detach().cpu()
+        values = values.float() if values.is_floating_point() else values  # bfloat16
     return np.asarray(values)
 
 
 def to_uint8(images: Any) -> np.ndarray:
     """(N, C, H, W) or (N, H, W) in [-1, 1], or uint8 -> uint8 (N, H, W[, 3])."""
-    raw = np.asarray(images.cpu() if hasattr(images, "cpu") else images)
+    raw = as_array(images)
     if raw.dtype != np.uint8:
-        raw = _array(images)
         if not np.isfinite(raw).all():
             raise ValueError("the images hold NaN or infinity; nothing to show")
         raw = ((np.clip(raw, -1, 1) + 1) * 127.5).round().astype(np.uint8)
@@ -209,10 +209,10 @@ def show_curves(
     figure, axis = plt.subplots(figsize=(6.4, height), layout="constrained")
     for index, (name, values) in enumerate(curves.items()):
         if isinstance(values, tuple):
-            across, up = (_array(part) for part in values)
+            across, up = (as_array(part) for part in values)
         else:
-            up = _array(values)
-            across = _array(x) if x is not None else np.arange(len(up))
+            up = as_array(values)
+            across = as_array(x) if x is not None else np.arange(len(up))
         axis.plot(
             across,
             up,
