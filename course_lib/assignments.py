@@ -13,7 +13,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from course_lib.base import ROOT
 from course_lib.exercises import cell_id, exercises, student
 from course_lib.sources import read_source, select, write
 
@@ -33,12 +32,10 @@ def instructor_version(notebook: NotebookNode) -> NotebookNode:
     return result
 
 
-def write_source(
-    numbers: Iterable[str | int] | None, folder: Path | str, root: Path = ROOT
-) -> list[Path]:
+def write_source(numbers: Iterable[str | int] | None, folder: Path | str) -> list[Path]:
     """Write the instructor's version of each lesson below `folder/source`."""
     written = []
-    for lesson in select(numbers, root):
+    for lesson in select(numbers):
         path = Path(folder) / "source" / lesson.name / f"{lesson.name}.ipynb"
         write(path, instructor_version(read_source(lesson.source)))
         written.append(path)

@@ -87,9 +87,9 @@ def _stamp(
     pixels[y, x] = colour
 
 
-def blank(size: int = SIZE) -> np.ndarray:
+def blank() -> np.ndarray:
     """A plane with nothing on it."""
-    return np.full((size, size, 3), 255, dtype=np.uint8)
+    return np.full((SIZE, SIZE, 3), 255, dtype=np.uint8)
 
 
 def to_png(pixels: np.ndarray) -> bytes:
@@ -234,7 +234,7 @@ def legend() -> str:
 # --- the static twin -----------------------------------------------------------------
 
 
-def twin(names: Sequence[str], seed: int = 0) -> tuple[bytes, str]:
+def twin(names: Sequence[str]) -> tuple[bytes, str]:
     """Presets played to their end, side by side: (PNG, alt text)."""
     import matplotlib.pyplot as plt
 
@@ -243,7 +243,7 @@ def twin(names: Sequence[str], seed: int = 0) -> tuple[bytes, str]:
     )
     told = []
     for axis, name in zip(np.atleast_1d(axes), names, strict=True):
-        game, look = play(name, seed)
+        game, look = play(name)
         axis.imshow(paint(look, 208, bands=4), interpolation="nearest")
         axis.set(xticks=[], yticks=[])
         now = look.numbers

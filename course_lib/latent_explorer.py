@@ -27,8 +27,8 @@ _SPAN = 3.2  # of the map, in standard deviations to each side
 _MARKS = ("o", "s", "^", "D")
 
 
-def principal_axes(codes: np.ndarray, most: int = DIRECTIONS) -> dict[str, np.ndarray]:
-    """PCA of codes (N, d): mean (d,), components (k, d), scale (k,), share (k,).
+def principal_axes(codes: np.ndarray) -> dict[str, np.ndarray]:
+    """PCA of codes (N, d): mean (d,), components (k <= 6, d), scale and share (k,).
 
     `scale` is the standard deviation along each component, `share` its part of the
     variance. Each component's largest entry is positive, so that signs stay put. Two
@@ -44,7 +44,7 @@ def principal_axes(codes: np.ndarray, most: int = DIRECTIONS) -> dict[str, np.nd
         components = np.eye(2)
     else:
         _, _, rows = np.linalg.svd(codes - mean, full_matrices=False)
-        components = rows[:most]
+        components = rows[:DIRECTIONS]
         largest = np.abs(components).argmax(axis=1)
         signs = np.sign(components[np.arange(len(components)), largest])
         components = components * signs[:, None]
@@ -130,9 +130,7 @@ class LatentExplorer(BrowserWidget):
         codes = as_array(codes)
         self.codes = codes[:MOST_CODES].astype(np.float32)
         self.axes = principal_axes(codes)
-        if (
-            prior and codes.shape[1] == 2
-        ):  # the units of N(0, I), so that rings are round
+        if prior and codes.shape[1] == 2:  # in units of N(0, I) the rings are round
             self.axes |= {"mean": np.zeros(2), "scale": np.ones(2)}
         self.model = browser_model.export(decoder, codes.shape[1])
         one_each = labels is not None and np.ndim(labels) == 1  # not 14 findings

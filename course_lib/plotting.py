@@ -263,12 +263,11 @@ def show_bars(
     alt: str,
     errors: Mapping[str, float] | None = None,
     title: str | None = None,
-    height: float = 2.8,
 ) -> None:
     """Show one bar a name, its value printed above, with optional error bars."""
     import matplotlib.pyplot as plt
 
-    figure, axis = plt.subplots(figsize=(6.4, height), layout="constrained")
+    figure, axis = plt.subplots(figsize=(6.4, 2.8), layout="constrained")
     heights = [float(value) for value in values.values()]
     bars = axis.bar(
         list(values),

@@ -151,12 +151,12 @@ class ReaderStudy(LiveWidget):
         return sheet(self.study, self.summary())
 
 
-def sheet(study: Study, text: str, trials: int = 8) -> bytes:
-    """PNG of the first trials, unlabelled, with the question above and a text below."""
+def sheet(study: Study, text: str) -> bytes:
+    """PNG of the first 8 images, unlabelled; the question above, a text below."""
     import matplotlib.pyplot as plt
     from PIL import Image
 
-    pixels = study.pixels()[: trials // len(study.trials[0])]
+    pixels = study.pixels()[: 8 // len(study.trials[0])]
     pixels = pixels // 6 * 6  # 43 greys are enough here
     scale = max(1, round(76 / pixels.shape[3]))
     pixels = pixels.repeat(scale, axis=2).repeat(scale, axis=3)
