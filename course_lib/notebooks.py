@@ -62,7 +62,7 @@ def build(
 
     With execute=False an executed notebook follows changes of text and is left alone
     where code changed. `weights` lets the lessons replace the shipped weights. Raises
-    LessonError with the traceback when a cell fails; nothing is overwritten then.
+    LessonError with the traceback when a cell fails; its notebooks stay as they were.
     """
     chosen = select(numbers, root)
     sources = {lesson.name: read_source(lesson.source) for lesson in chosen}

@@ -177,7 +177,8 @@ def make_study(
     b = b[rng.permutation(len(b))[:each]]
     truth = rng.permutation(np.repeat([1, 2], n // 2))
     if kind == "2afc":
-        shown = [(y, x) if t == 1 else (x, y) for x, y, t in zip(a, b, truth)]  # noqa: B905
+        pairs = zip(a, b, truth, strict=True)
+        shown = [(y, x) if t == 1 else (x, y) for x, y, t in pairs]
     else:
         take = {1: iter(a), 2: iter(b)}
         shown = [(next(take[t]),) for t in truth]

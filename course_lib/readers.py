@@ -41,9 +41,7 @@ def read_files(
         slices += found
         slice_labels += [label] * len(found)
     images, resized = _stack(slices, size, path)
-    if resized:
-        note += resized
-    return images, np.array(slice_labels, dtype=np.int64), class_names, note
+    return images, np.array(slice_labels, dtype=np.int64), class_names, note + resized
 
 
 def read_file(
