@@ -14,7 +14,7 @@ import importlib
 import os
 import pkgutil
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,6 +119,14 @@ def is_near(a: Any, b: Any, tolerance: float = 1e-4) -> bool:
     """Whether two numbers or tensors have one shape and are equal up to `tolerance`."""
     a, b = torch.as_tensor(a).double(), torch.as_tensor(b).double()
     return a.shape == b.shape and torch.allclose(a, b, rtol=0, atol=tolerance)
+
+
+def which_mistake(
+    answer: Any, wrong: Mapping[str, Any], tolerance: float = 1e-4
+) -> str | None:
+    """The hint of the first wrong value ({hint: value}) that the answer is near to."""
+    near = (hint for hint, value in wrong.items() if is_near(answer, value, tolerance))
+    return next(near, None)
 
 
 def seeded(seed: int = 0) -> torch.Generator:

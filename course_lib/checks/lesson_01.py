@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from course_lib.checks import exercise, is_near, seeded
+from course_lib.checks import exercise, is_near, seeded, which_mistake
 
 
 def _images(n: int, channels: int = 1, seed: int = 0) -> Tensor:
@@ -80,9 +80,8 @@ def check_explained_variance(student: Callable[..., Any]) -> str | None:
         .sum()
         / spread,
     }
-    for hint, value in wrong.items():
-        if is_near(answer, value):
-            return hint
+    if hint := which_mistake(answer, wrong):
+        return hint
     if not is_near(student(x, x), 1.0):
         return "a perfect copy explains everything: the answer must be 1."
     if not is_near(student(x, x.mean(0).expand_as(x)), 0.0):
@@ -153,9 +152,8 @@ def check_denoising_loss(student: Callable[..., Tensor]) -> str | None:
         "you summed over the pixels: the loss would grow with the image; take "
         "the mean.": (output - x).square().sum(),
     }
-    for hint, value in wrong.items():
-        if is_near(loss, value):
-            return hint
+    if hint := which_mistake(loss, wrong):
+        return hint
     if not is_near(loss, (output - x).square().mean()):
         return "return the mean squared error between the output and the clean image."
     if not loss.requires_grad:
@@ -203,9 +201,8 @@ def check_pca_reconstruct(student: Callable[..., Tensor]) -> str | None:
         "these are the components of least variance: torch.linalg.eigh sorts upwards, "
         "take the last k.": project(train, train_mean, train_mean, 64 - k),
     }
-    for hint, value in wrong.items():
-        if is_near(answer, value, 3e-3):
-            return hint
+    if hint := which_mistake(answer, wrong, 3e-3):
+        return hint
     if is_near(answer, right, 3e-3):
         return None
     return "keep the k components of most variance of the centred training images."
@@ -240,9 +237,8 @@ def check_residual_map(student: Callable[..., Tensor]) -> str | None:
         "shows one, too. Keep one scale for all.": right
         / right.amax(dim=(1, 2), keepdim=True),
     }
-    for hint, value in wrong.items():
-        if is_near(answer, value):
-            return hint
+    if hint := which_mistake(answer, wrong):
+        return hint
     if not is_near(answer, right):
         return "expected the mean over channels of |x - x_hat|."
     return None
@@ -286,9 +282,8 @@ def check_sample_codes(student: Callable[..., Tensor]) -> str | None:
         "the factor stands the wrong way round: noise @ L.T has the covariance L L.T, "
         "noise @ L has not.": lower.T @ lower,
     }
-    for hint, value in wrong.items():
-        if is_near(covariance, value, 0.12):
-            return hint
+    if hint := which_mistake(covariance, wrong, 0.12):
+        return hint
     if not is_near(covariance, right, 0.12):
         return "the covariance of the drawn codes is not that of the codes."
     return None

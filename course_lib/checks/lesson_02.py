@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from course_lib.checks import exercise, is_near, seeded
+from course_lib.checks import exercise, is_near, seeded, which_mistake
 
 
 def _draw(*shape: int, seed: int = 0) -> Tensor:
@@ -94,9 +94,8 @@ def check_kl_to_standard_normal(student: Callable[..., Tensor]) -> str | None:
         "this is the KL from the prior to q; it is not symmetric, and we need q "
         "first.": 0.5 * (logvar + (1 + mu.square()) / v - 1),
     }
-    for hint, value in wrong.items():
-        if is_near(answer, value):
-            return hint
+    if hint := which_mistake(answer, wrong):
+        return hint
     zero = torch.zeros(1, 3)
     if not is_near(student(zero, zero), zero):
         return "where q is the prior (mu = 0, logvar = 0) the KL must be 0."
@@ -159,9 +158,8 @@ def check_gaussian_nll(student: Callable[..., Tensor]) -> str | None:
         .flatten(1)
         .sum(1),
     }
-    for hint, value in wrong.items():
-        if is_near(answer, value, 1e-3):
-            return hint
+    if hint := which_mistake(answer, wrong, 1e-3):
+        return hint
     return "it is not -log N(x; x_hat, sigma^2) summed over the pixels of an image."
 
 
@@ -196,9 +194,8 @@ def check_slerp(student: Callable[..., Tensor]) -> str | None:
         / raw_angle.sin(),
         "one angle for the whole batch: each pair has its own (dim=1).": one,
     }
-    for hint, value in wrong.items():
-        if is_near(answer, value, 1e-3):
-            return hint
+    if hint := which_mistake(answer, wrong, 1e-3):
+        return hint
     if not is_near(answer, arc, 1e-3):
         return "the way from a to b is not the arc of the formula."
     same = student(a, 2 * a, 0.5)
@@ -254,9 +251,8 @@ def check_free_bits(student: Callable[..., Tensor]) -> str | None:
         low = student(torch.full((4, 2), 0.1), floor)
         hints = list(wrong)[2:4]
         return hints[0] if is_near(low, floor) else hints[1]
-    for hint, value in wrong.items():
-        if is_near(answer, value.detach()):
-            return hint
+    if hint := which_mistake(answer, wrong):
+        return hint
     return "expected kl averaged over the batch, at least floor each, and summed."
 
 
@@ -283,9 +279,8 @@ def check_importance_weighted_bound(student: Callable[..., Tensor]) -> str | Non
         "this is the best draw alone, which is no bound.": small.amax(1),
         "the log is missing at the end.": small.exp().mean(1),
     }
-    for hint, value in wrong.items():
-        if is_near(answer, value):
-            return hint
+    if hint := which_mistake(answer, wrong):
+        return hint
     if not is_near(answer, right):
         return "expected log(mean(exp(log_weights))) over dim 1."
     large = student(small + 900)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from course_lib.checks import exercise, is_near, seeded
+from course_lib.checks import exercise, is_near, seeded, which_mistake
 
 
 @exercise(
@@ -161,9 +161,8 @@ def check_optimal_d(student: Callable[[Tensor, Tensor], Tensor]) -> str | None:
         "this is the density of the data alone: where fakes are denser still, even "
         "likely data are probably fake.": p,
     }
-    for hint, value in wrong.items():
-        if is_near(answer, value):
-            return hint
+    if hint := which_mistake(answer, wrong):
+        return hint
     return None if is_near(answer, right) else f"expected {right.tolist()}."
 
 

@@ -3,21 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from course_lib.checks import exercise, is_near, seeded
-
-
-def _which(answer: Any, wrong: dict[str, Any], tolerance: float = 1e-4) -> str | None:
-    """The hint whose wrong value the answer is."""
-    for hint, value in wrong.items():
-        if is_near(answer, value, tolerance):
-            return hint
-    return None
+from course_lib.checks import exercise, is_near, seeded, which_mistake
 
 
 @exercise(
@@ -53,7 +44,7 @@ def check_wasserstein_1d(student: Callable[..., Tensor]) -> str | None:
         "sort both sets, not one.": (a - y).abs().mean(),
         "the longest way alone is another distance; take the mean.": gaps.max(),
     }
-    if hint := _which(answer, wrong) or _which(-answer, wrong):
+    if hint := which_mistake(answer, wrong) or which_mistake(-answer, wrong):
         return hint
     if is_near(answer, (x - b).abs().mean()):
         return "sort both sets, not one."
@@ -95,7 +86,7 @@ def check_critic_loss(student: Callable[..., Tensor]) -> str | None:
         ),
         "a difference: subtract the mean real score.": fake.mean() + real.mean(),
     }
-    if hint := _which(answer, wrong):
+    if hint := which_mistake(answer, wrong):
         return hint
     if not is_near(answer, right):
         return f"for real scores 1 and fake scores 0 it is -1, not {_at(student)}."
@@ -191,7 +182,7 @@ def check_gradient_norm(student: Callable[..., Tensor]) -> str | None:
             x.flatten(1).norm(dim=1)
         ),
     }
-    if hint := _which(norm.detach(), wrong, 1e-3):
+    if hint := which_mistake(norm.detach(), wrong, 1e-3):
         return hint
     if not is_near(norm.detach(), slopes, 1e-3):
         return "for a critic a|x|^2 / 2 the slope at x is a|x|; yours differs."
@@ -229,7 +220,7 @@ def check_power_iteration(student: Callable[..., Tensor]) -> str | None:
             weight.abs().sum(dim=1).max()
         ),
     }
-    if hint := _which(answer, wrong):
+    if hint := which_mistake(answer, wrong):
         return hint
     if not answer.isfinite() or answer > 1.001 * top:
         return "it grows without end or too large: normalise u and v in every turn."

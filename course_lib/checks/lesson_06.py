@@ -9,15 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from course_lib import textbook
-from course_lib.checks import exercise, is_near, seeded
-
-
-def _which(answer: Any, wrong: dict[str, Any], tolerance: float = 1e-4) -> str | None:
-    """The hint whose wrong value the answer is."""
-    for hint, value in wrong.items():
-        if is_near(answer, value, tolerance):
-            return hint
-    return None
+from course_lib.checks import exercise, is_near, seeded, which_mistake
 
 
 def _shape(answer: Any) -> str:
@@ -66,7 +58,7 @@ def check_peak_snr(student: Callable[..., Tensor]) -> str | None:
             10 * torch.log10(4 / error.square().sum(dim=1))
         ),
     }
-    if hint := _which(answer, wrong, 1e-3):
+    if hint := which_mistake(answer, wrong, 1e-3):
         return hint
     if not is_near(answer, right, 1e-3):
         flat = student(torch.zeros(1, 1, 2, 2), torch.ones(1, 1, 2, 2))
@@ -114,7 +106,7 @@ def check_penultimate(student: Callable[..., Tensor]) -> str | None:
         "that is one layer too early: only the last layer is left out.": early,
         "these are the pixels; let the classifier see them.": images.flatten(1),
     }
-    if hint := _which(answer.detach(), wrong):
+    if hint := which_mistake(answer.detach(), wrong):
         return hint
     if answer.shape == right.shape and not is_near(answer[:1].detach(), alone[:1]):
         return (
@@ -168,7 +160,7 @@ def check_covariance(student: Callable[..., Tensor]) -> str | None:
             torch.diag(right.diagonal())
         ),
     }
-    if hint := _which(answer, wrong):
+    if hint := which_mistake(answer, wrong):
         return hint
     if not is_near(answer, right):
         return "for two features x and -x it is [[v, -v], [-v, v]]; yours differs."
@@ -212,7 +204,7 @@ def check_root_trace(student: Callable[..., Tensor]) -> str | None:
             torch.linalg.eigvalsh(a).sqrt() * torch.linalg.eigvalsh(b).sqrt()
         ).sum(),
     }
-    if hint := _which(answer, wrong, 1e-6):
+    if hint := which_mistake(answer, wrong, 1e-6):
         return hint
     if answer.isfinite() and not is_near(answer, right, 1e-6):
         eye = torch.eye(2, dtype=torch.double)
@@ -271,7 +263,7 @@ def check_unbiased_mmd(student: Callable[..., Tensor]) -> str | None:
             sum(within) - 2 * (k_ab.sum() - k_ab.diagonal().sum()) / (k_ab.numel() - 5)
         ),
     }
-    if hint := _which(answer, wrong, 1e-9):
+    if hint := which_mistake(answer, wrong, 1e-9):
         return hint
     ones = [torch.ones(s, s, dtype=torch.double) for s in (4, 6)]
     if not is_near(student(*ones, torch.ones(4, 6, dtype=torch.double)), 0.0, 1e-9):
@@ -328,7 +320,7 @@ def check_at_infinity(student: Callable[..., Tensor]) -> str | None:
             values.mean() + slope * x.mean()
         ),
     }
-    if hint := _which(answer, wrong, 1e-3):
+    if hint := which_mistake(answer, wrong, 1e-3):
         return hint
     if not is_near(answer, right, 1e-3):
         exact = student(sizes, 5 + 100 / sizes).item()
