@@ -6,11 +6,14 @@ functions in `course_lib.runtime`.
 
 from __future__ import annotations
 
+import csv
+import io
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 BUDGETS = ("smoke", "lab", "full")
@@ -56,3 +59,10 @@ def write_text(path: Path | str, text: str) -> None:
     """Write a UTF-8 text file atomically, line ends as they are in `text`."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(text.encode())
+
+
+def write_csv(path: Path | str, rows: Iterable[Iterable[Any]]) -> None:
+    """Write rows of cells as CSV, atomically, in the form that spreadsheets write."""
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows(rows)
+    write_text(path, text.getvalue())

@@ -7,32 +7,27 @@ not run them, nor a browser.
 
 from __future__ import annotations
 
-import csv
 import html
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from course_lib.base import atomic_path, write_text
+from course_lib.base import write_csv, write_text
 from course_lib.checks import Verdict
 
 
 def write_gradebook(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """One line for each notebook: points, 1 or 0 for each exercise, notes."""
     ids = sorted({x["id"] for row in rows for x in row["results"]})
-    with (
-        atomic_path(path) as temporary,
-        temporary.open("w", encoding="utf-8", newline="") as file,
-    ):
-        table = csv.writer(file)
-        table.writerow(["student", "lesson", "points", "of", *ids, "notes", "file"])
-        for row in rows:
-            solved = {x["id"]: int(x["passed"]) for x in row["results"]}
-            line = [row["student"], row["lesson"], row["points"], row["of"]]
-            line += [solved.get(x, "") for x in ids]
-            line += [" ".join(row["notes"]), row["file"]]
-            table.writerow([_harmless(x) for x in line])
+    table = [["student", "lesson", "points", "of", *ids, "notes", "file"]]
+    for row in rows:
+        solved = {x["id"]: int(x["passed"]) for x in row["results"]}
+        line = [row["student"], row["lesson"], row["points"], row["of"]]
+        line += [solved.get(x, "") for x in ids]
+        line += [" ".join(row["notes"]), row["file"]]
+        table.append([_harmless(x) for x in line])
+    write_csv(path, table)
 
 
 def _harmless(value: Any) -> Any:

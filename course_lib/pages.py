@@ -326,13 +326,13 @@ def write_site(
             extra |= thumbnail(notebook)
         full.append({**row, **extra})
     there = [i for i, notebook in enumerate(notebooks) if notebook]
-    links = [(full[i]["page"], full[i]["title"]) for i in there]
+    ways = [None, *((full[i]["page"], full[i]["title"]) for i in there), None]
     for place, i in enumerate(there):
         write_page(
             notebooks[i],
             folder / full[i]["page"],
-            previous=links[place - 1] if place else None,
-            following=links[place + 1] if place + 1 < len(links) else None,
+            previous=ways[place],
+            following=ways[place + 2],
             row=full[i],
         )
     write_index(folder / "index.html", full, section)

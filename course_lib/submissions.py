@@ -122,9 +122,7 @@ def _find_answers(
     page: Sheet, sources: list[tuple[Any, str]], found: dict[str, Any]
 ) -> None:
     note = found["notes"].append
-    parsed: list[tuple[Any, str, ast.Module | None]] = []
-    for name, source in sources:
-        parsed.append((name, source, _parse(source)))
+    parsed = [(name, source, _parse(source)) for name, source in sources]
     for task in page.tasks:
         ours = [x for x in parsed if x[0] == cell_id(task.id)]
         if len(ours) > 1:
@@ -146,13 +144,12 @@ def _find_answers(
         found["answers"][task.id] = source
     for _, _, tree in parsed:
         for node in tree.body if tree else []:
-            name = getattr(node, "name", "")
-            targets = {
+            bound = {getattr(node, "name", "")} | {
                 x.id
                 for x in ast.walk(node)
                 if isinstance(x, ast.Name) and isinstance(x.ctx, ast.Store)
             }
-            if any(x.startswith("check_") for x in ({name} | targets) if x):
+            if any(x.startswith("check_") for x in bound):
                 note("It defines a check of its own; the course's was used.")
             if isinstance(node, IMPORTS) and len(statement := ast.unparse(node)) < 2000:
                 found["imports"].append(statement)

@@ -89,7 +89,7 @@ def build_site(
         if lesson not in shown:
             (out / f"{lesson.name}.html").unlink(missing_ok=True)
             (out / "notebooks" / lesson.student.name).unlink(missing_ok=True)
-    links = [(f"{lesson.name}.html", lesson.title) for lesson in shown]
+    ways = [None, *((f"{lesson.name}.html", lesson.title) for lesson in shown), None]
     rows, sections = [], []
     end = '<script src="search.js"></script>'
     for lesson in chosen:
@@ -108,8 +108,8 @@ def build_site(
         pages.write_page(
             notebook,
             out / row["page"],
-            previous=links[place - 1] if place else None,
-            following=links[place + 1] if place + 1 < len(links) else None,
+            previous=ways[place],
+            following=ways[place + 2],
             frame=Frame(SEARCH, _badges(lesson, row["note"], address), end),
         )
         sections += _sections(notebook, row["page"], lesson.title)
