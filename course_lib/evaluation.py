@@ -61,7 +61,7 @@ def evaluate(
     order_fake = torch.randperm(len(fake), generator=generator)
     used_real, used_fake = real[order_real[:n]], fake[order_fake[:n]]
     doubts = _doubts(used_real, used_fake, train, extractor, n)
-    pool = extractor(real[order_real[: max(n, min(len(real), 4 * n))]]).double()
+    pool = extractor(real[order_real[: 4 * n]]).double()
     features_real, features_fake = pool[:n], extractor(used_fake).double()
     for side, features in (("real", features_real), ("fake", features_fake)):
         if features.std(dim=0).max() < 1e-6:

@@ -6,13 +6,12 @@ Each hostile answer takes the place of `E02.1`; the other five are the solutions
 
 import copy
 import json
-from pathlib import Path
 
+from course_lib.base import ROOT
 from course_lib.exercises import cell_id, exercises
 from course_lib.notebooks import student
 from course_lib.sources import read_source
 
-ROOT = Path(__file__).resolve().parents[1]
 LESSON = "02"
 SOURCE = next((ROOT / "notebooks/src").glob(f"{LESSON}_*.py"))
 _SOLVED = read_source(SOURCE)

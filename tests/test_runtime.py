@@ -92,3 +92,11 @@ def test_importing_the_package_needs_the_standard_library_alone():
         "import os; assert os.environ['OMP_WAIT_POLICY']"
     )
     subprocess.run([sys.executable, "-I", "-S", "-c", code], cwd=ROOT, check=True)
+
+
+def test_the_command_line_does_not_wait_for_torch():
+    code = (
+        "import sys; from course_lib import doctor, notebooks, runner, website; "
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
