@@ -87,10 +87,8 @@ def test_a_lesson_over_its_time_budget_fails(course, quick, capsys):
     assert runner.run(["90"], out=str(out), time_limit=False) == 0
 
 
-def test_after_ctrl_c_the_next_run_goes_on_behind_the_finished_lessons(
-    course, quick, monkeypatch
-):
-    _root, out = course
+def run_until_ctrl_c(out, monkeypatch):
+    """A run of both lessons that ends while the second one is executed."""
     good = jobs.perform
 
     def interrupted(job, output, stop):
@@ -98,10 +96,17 @@ def test_after_ctrl_c_the_next_run_goes_on_behind_the_finished_lessons(
             raise KeyboardInterrupt
         return good(job, output, stop)
 
-    monkeypatch.setattr(jobs, "perform", interrupted)
-    assert runner.run([], out=str(out)) == 130
+    with monkeypatch.context() as patch:
+        patch.setattr(jobs, "perform", interrupted)
+        assert runner.run([], out=str(out)) == 130
     assert not report(out)["complete"]
-    monkeypatch.setattr(jobs, "perform", good)
+
+
+def test_after_ctrl_c_the_next_run_goes_on_behind_the_finished_lessons(
+    course, quick, monkeypatch
+):
+    _root, out = course
+    run_until_ctrl_c(out, monkeypatch)
     quick.clear()
     assert runner.run([], out=str(out)) == 0
     assert quick == ["91_second"]
@@ -119,16 +124,7 @@ def test_an_interrupted_run_is_not_continued_by_another_request(
     course, quick, monkeypatch, options
 ):
     _root, out = course
-    good = jobs.perform
-
-    def interrupted(job, output, stop):
-        if job.lesson == "91_second":
-            raise KeyboardInterrupt
-        return good(job, output, stop)
-
-    monkeypatch.setattr(jobs, "perform", interrupted)
-    runner.run([], out=str(out))
-    monkeypatch.setattr(jobs, "perform", good)
+    run_until_ctrl_c(out, monkeypatch)
     quick.clear()
     runner.run([], out=str(out), **options)
     assert quick == ["90_first", "91_second"]
