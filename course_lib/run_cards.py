@@ -60,7 +60,8 @@ def fingerprint(path: Path, parameters: Mapping[str, Any]) -> str:
     file = Path(str(parameters.get("dataset", "")))
     stamp = []
     if file.is_absolute() and file.exists():  # somebody's own data, which may change
-        stats = (x.stat() for x in [file, *sorted(file.rglob("*"))])
+        inside = [file, *sorted(file.rglob("*"))]
+        stats = (x.stat() for x in inside if x.exists())  # a link may lead nowhere
         stamp = [(stat.st_size, stat.st_mtime_ns) for stat in stats]
     known = [path.stem, sources, parameters, folder, stamp, versions()]
     return digest(known)

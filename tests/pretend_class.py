@@ -212,6 +212,10 @@ def _import_elsewhere(made):
     cell_of(made, "E02.1")["source"] = RIGHT.replace("torch.", "th.")
 
 
+def _import_its_own(made):
+    made.cells.insert(0, code_cell("from sympy.abc import x", "more"))
+
+
 def _import_much(made):
     for count in (200, 2000):  # one that is kept, and one that is left out
         source = f"from mine import {', '.join(count * 'Q')}"
@@ -225,6 +229,7 @@ WHOLE = {
     "lost ids": (_cells(_lose_ids), ALL, "its cell lost its id"),
     "edited metadata": (_cells(_edit_metadata), ALL, "metadata name another lesson"),
     "import in another cell": (_cells(_import_elsewhere), ALL, None),
+    "an import of a name that answers bind": (_cells(_import_its_own), ALL, None),
     "long imports": (_cells(_import_much), ALL, None),
     "solutions": (as_bytes(notebook(SOLUTIONS)), ALL, None),
     "stubs": (as_bytes(notebook({})), set(), None),
