@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import io
 import os
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,24 +31,17 @@ def data_dir() -> Path:
 
 @contextmanager
 def atomic_path(path: Path | str) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; move it there only if the block succeeds.
+    """Yield a path beside `path`; what is written there is moved if the block succeeds.
 
     A reader sees the old file or the whole new one, never a part. The temporary file
     keeps the ending of `path`, since writers such as `numpy.savez` add a missing one.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(
-        dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix
-    )
-    os.close(handle)
-    temporary = Path(name)
+    # Not by tempfile: its files are for their owner alone.
+    temporary = path.with_name(f".{path.stem}-{os.urandom(6).hex()}{path.suffix}")
     try:
         yield temporary
-        if os.name == "posix":  # mkstemp makes files that only the owner may read
-            mask = os.umask(0)
-            os.umask(mask)
-            temporary.chmod(0o666 & ~mask)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -58,6 +58,8 @@ def test_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path):
         np.save(temporary, np.arange(3))
         assert not path.exists()
     assert np.load(path).tolist() == [0, 1, 2]
+    (tmp_path / "plain").touch()
+    assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode
     with pytest.raises(RuntimeError), runtime.atomic_path(path) as temporary:
         temporary.write_bytes(b"half")
         raise RuntimeError
