@@ -20,6 +20,7 @@ if not __package__:  # started as `python3 /some/folder/course_lib`
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from course_lib import bootstrap, doctor
+from course_lib.base import LessonError
 
 EXAMPLES = """examples:
   python3 -m course_lib run                  set up, run every lesson in minutes
@@ -196,7 +197,10 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str]) -> int:
-    """Run one command and return its exit code."""
+    """Run one command and return its exit code.
+
+    Raises SetupError or LessonError: what is said in one line, without a traceback.
+    """
     options = parser().parse_args(arguments)
     if options.command == "build" and not options.site:
         for name in ("out", "repository", "schedule"):
@@ -270,7 +274,7 @@ def main(arguments: list[str]) -> int:
 if __name__ == "__main__":
     try:
         sys.exit(main(sys.argv[1:]))
-    except bootstrap.SetupError as problem:
+    except (bootstrap.SetupError, LessonError) as problem:
         sys.exit(f"course_lib: {problem}")
     except KeyboardInterrupt:
         sys.exit(130)

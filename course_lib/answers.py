@@ -140,7 +140,7 @@ def _missing_imports(
     tree: ast.Module, names: Mapping[str, Any], imports: Iterable[str]
 ) -> list[ast.stmt]:
     used = {x.id for x in ast.walk(tree) if isinstance(x, ast.Name)}
-    missing = used - set(names) - set(dir(builtins))
+    missing = used - _bound(tree) - set(names) - set(dir(builtins))
     found: list[ast.stmt] = []
     for statement in imports:
         for node in ast.parse(statement).body:
@@ -157,12 +157,7 @@ def _missing_imports(
 
 def screen(tree: ast.Module, task: str, modules: Iterable[str]) -> str | None:
     """Why an answer is not run, or None. `modules`: what its lesson imports."""
-    local = {
-        x.id
-        for x in ast.walk(tree)
-        if isinstance(x, ast.Name) and isinstance(x.ctx, ast.Store)
-    }
-    local |= {x.arg for x in ast.walk(tree) if isinstance(x, ast.arg)}
+    local = _bound(tree)
     for node in ast.walk(tree):
         for module in imported(node):
             if not _may_import(module, modules):
@@ -192,6 +187,14 @@ def screen(tree: ast.Module, task: str, modules: Iterable[str]) -> str | None:
                 if isinstance(root, ast.Name) and root.id not in local:
                     return f"it changes {root.id}.{node.attr}"
     return None
+
+
+def _bound(tree: ast.Module) -> set[str]:
+    """The names of an answer's own: what it assigns, and its arguments."""
+    nodes = list(ast.walk(tree))
+    stored = [x for x in nodes if isinstance(x, ast.Name)]
+    stored = {x.id for x in stored if isinstance(x.ctx, ast.Store)}
+    return stored | {x.arg for x in nodes if isinstance(x, ast.arg)}
 
 
 def imported(node: ast.AST) -> list[str]:

@@ -9,13 +9,12 @@ configuration for it. nbgrader runs submissions unprotected; `grade` does not.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from course_lib.exercises import LessonError, exercises, student
-from course_lib.sources import ROOT, read_source, select, write
+from course_lib.exercises import cell_id, exercises, student
+from course_lib.sources import read_source, select, write
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -25,8 +24,7 @@ def instructor_version(notebook: NotebookNode) -> NotebookNode:
     """The student's notebook with the solutions between nbgrader's markers."""
     result = student(notebook)
     for _, task in exercises(notebook):
-        name = "exercise-" + task.id.replace(".", "-")
-        cell = next(x for x in result.cells if x.id == name)
+        cell = next(x for x in result.cells if x.id == cell_id(task.id))
         stub = next(x for x in task.stub.split("\n") if x.endswith(f'("{task.id}")'))
         indent = stub[: len(stub) - len(stub.lstrip())]
         begin, end = f"{indent}### BEGIN SOLUTION", f"{indent}### END SOLUTION"
@@ -34,14 +32,11 @@ def instructor_version(notebook: NotebookNode) -> NotebookNode:
     return result
 
 
-def write_source(
-    numbers: Iterable[str | int] | None, folder: Path | str, root: Path = ROOT
-) -> list[Path]:
+def write_source(numbers: Iterable[str | int] | None, folder: Path | str) -> list[Path]:
     """Write the instructor's version of each lesson below `folder/source`."""
     written = []
-    for lesson in select(numbers, root):
+    for lesson in select(numbers):
         path = Path(folder) / "source" / lesson.name / f"{lesson.name}.ipynb"
-        path.parent.mkdir(parents=True, exist_ok=True)
         write(path, instructor_version(read_source(lesson.source)))
         written.append(path)
     return written
@@ -49,11 +44,7 @@ def write_source(
 
 def nbgrader_command(numbers: Iterable[str], folder: str) -> int:
     """`build --nbgrader DIR` for the command line. Exit code."""
-    try:
-        paths = write_source(list(numbers) or None, folder)
-    except LessonError as error:
-        print(f"course_lib: {error}", file=sys.stderr)
-        return 1
+    paths = write_source(list(numbers) or None, folder)
     for path in paths:
         print(f"written: {path}")
     print(f"next: cd {folder} && nbgrader generate_assignment {paths[0].stem}")

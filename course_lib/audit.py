@@ -225,7 +225,7 @@ def authenticity(fake: Tensor, train: Tensor) -> float:
 
 def _smooth(images: Tensor) -> Tensor:
     """(N, C, H, W) -> (N, 1, H, W): grey, 64 px or less, blurred by 1/32 of it."""
-    x = to_float(images) if images.dtype == torch.uint8 else images.float()
+    x = to_float(images)
     if x.ndim != 4 or not x.isfinite().all():
         raise ValueError(f"expected finite images (N, C, H, W), got {tuple(x.shape)}")
     x = x.cpu().mean(dim=1, keepdim=True)

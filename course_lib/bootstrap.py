@@ -23,7 +23,8 @@ from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from course_lib.base import ROOT, write_text
+
 NEEDED_GIB = 4.0  # packages, pip's own copies while it unpacks, and room to work
 _REQUIREMENT = re.compile(r"^([A-Za-z0-9._-]+)(?:\[[^]]*\])?\s*([^;]*)")
 
@@ -228,10 +229,7 @@ def _install(folder: Path, extras: tuple[str, ...]) -> None:
             "no space (about 4 GB), or a proxy (set PIP_PROXY). Then run the same "
             "command again."
         )
-    stamp = folder / "course.json"
-    temporary = stamp.with_suffix(".tmp")
-    temporary.write_text(json.dumps(_stamp(extras)), "utf-8")
-    os.replace(temporary, stamp)
+    write_text(folder / "course.json", json.dumps(_stamp(extras)))
     unfinished.unlink()
 
 
@@ -292,9 +290,13 @@ def hand_over(python: str, arguments: list[str]) -> int:
     if os.name != "nt":
         sys.stdout.flush()
         os.execv(python, command)
-    with subprocess.Popen(command) as process:
-        while True:
-            try:
-                return process.wait()
-            except KeyboardInterrupt:  # the child got it too, and cleans up
-                continue
+    return wait_for(subprocess.Popen(command))
+
+
+def wait_for(process: subprocess.Popen) -> int:
+    """The exit code of a process that gets Ctrl-C too, and cleans up or asks."""
+    while True:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            continue

@@ -50,7 +50,6 @@ def export(decoder: nn.Module, latent_dim: int) -> BrowserModel:
     unflatten. Raises ValueError, with the name of the layer, on anything else.
     """
     steps = _fold_norms([_read(name, layer) for name, layer in _chain(decoder)])
-    steps = [step for step in steps if step is not None]
     shape: tuple[int, ...] = (latent_dim,)
     layers: list[dict[str, Any]] = []
     floats: list[np.ndarray] = []
@@ -141,8 +140,8 @@ def _read(name: str, layer: nn.Module) -> dict[str, Any] | None:
         square = all(
             len(set(x)) == 1 for x in (layer.kernel_size, layer.stride, layer.padding)
         )
-        plain = layer.groups == 1 and set(layer.dilation) | set(layer.output_padding)
-        if not square or plain != {0, 1} or layer.padding_mode != "zeros":
+        plain = layer.groups == 1 and layer.dilation == (1, 1)
+        if not square or not plain or layer.output_padding != (0, 0):
             raise ValueError(
                 f"{name}: {layer}: only square kernels, without groups, dilation and "
                 "output padding"

@@ -15,8 +15,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from course_lib import jobs, run_cards
+from course_lib.base import write_text
 from course_lib.jobs import Job, RunError
-from course_lib.sources import write_text
 
 FIND_S = 30.0  # for the scheduler to answer
 WORKERS_S = 30.0  # and then for its first worker

@@ -43,7 +43,8 @@ def class_distances(
         sides = []
         for images, labels in ((real, real_labels), (fake, fake_labels)):
             index = torch.nonzero(labels == k).flatten()
-            sides.append((images, index[_shuffle(len(index), generator)]))
+            order = torch.randperm(len(index), generator=generator)
+            sides.append((images, index[order]))
         n = min(len(index) for _, index in sides)
         if n < 2:
             raise ValueError(f"class {k} has {n} images on one side; draw more of it")
@@ -94,8 +95,8 @@ def usefulness(
             raise ValueError(f"the real images lack class {int(labels.max())}")
     generator = torch.Generator().manual_seed(seed)
     n = min(len(real), len(fake))
-    some_real = _shuffle(len(real), generator)[:n]
-    some_fake = _shuffle(len(fake), generator)[:n]
+    some_real = torch.randperm(len(real), generator=generator)[:n]
+    some_fake = torch.randperm(len(fake), generator=generator)[:n]
 
     def trained(images: Tensor, labels: Tensor) -> FeatureNet:
         with torch.random.fork_rng(devices=[]):  # leave the caller's seed alone
@@ -111,7 +112,3 @@ def usefulness(
         fake=mean_recall(predict(by_fake, test), test_labels),
         on_fake=mean_recall(predict(by_real, fake), fake_labels),
     )
-
-
-def _shuffle(n: int, generator: torch.Generator) -> Tensor:
-    return torch.randperm(n, generator=generator)

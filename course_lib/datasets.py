@@ -157,8 +157,8 @@ def load_pairs(
         **facts,
     )
     _note(card)
-    to_tensor = torch.from_numpy
-    return to_float(to_tensor(images_a)), to_float(to_tensor(images_b)), card
+    a, b = (to_float(torch.from_numpy(x)) for x in (images_a, images_b))
+    return a, b, card
 
 
 def _note(card: Card) -> None:

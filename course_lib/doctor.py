@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from course_lib import bootstrap
+from course_lib.base import ROOT, data_dir
 
-ROOT = bootstrap.ROOT
 OLD_LOCK = 365  # days
 
 
@@ -155,20 +155,18 @@ def _gpu() -> Iterator[Finding]:
 
 
 def _data(folder: str | None) -> Iterator[Finding]:
-    found = bool(importlib.util.find_spec("nilearn")) or bootstrap.is_ready(
+    ready = bool(importlib.util.find_spec("nilearn")) or bootstrap.is_ready(
         bootstrap.venv_folder(), ()
     )
-    state = "built in" if found else "built in, after set-up"
+    state = "built in" if ready else "built in, after set-up"
     yield Finding("ok", "data", f"phantom: {state}; nothing to download")
-    home = Path(folder or os.environ.get("COURSE_DATA") or ROOT / "data").expanduser()
+    home = Path(folder).expanduser() if folder else data_dir()
     if not home.is_dir():
         fix = "name an existing folder with --data or COURSE_DATA"
         yield Finding("error", "data", f"{home} is no folder", fix)
         return
-    sets = sorted({path.name for path in home.rglob("*.npz") if path.parent != home})
-    sets = sorted({path.name for path in home.glob("*.npz")} | set(sets))
-    real = [name for name in sets if not name.startswith("phantom")]
-    if real:
+    found = (path for path in home.rglob("*.npz") if path.parent.name != "phantom")
+    if real := sorted({path.name for path in found}):  # the cache keeps the phantom
         yield Finding("ok", "data", f"in {home}: {', '.join(real)}")
     else:
         fix = (

@@ -21,6 +21,8 @@ from course_lib.metrics import (
     kid,
     precision_recall,
 )
+from course_lib.neighbours import squared_distances
+from course_lib.pixels import to_bytes
 from course_lib.plotting import show_bars
 from course_lib.reports import HIGHER, Comparison, Report, Score, compare
 
@@ -59,7 +61,7 @@ def evaluate(
     order_fake = torch.randperm(len(fake), generator=generator)
     used_real, used_fake = real[order_real[:n]], fake[order_fake[:n]]
     doubts = _doubts(used_real, used_fake, train, extractor, n)
-    pool = extractor(real[order_real[: max(n, min(len(real), 4 * n))]]).double()
+    pool = extractor(real[order_real[: 4 * n]]).double()
     features_real, features_fake = pool[:n], extractor(used_fake).double()
     for side, features in (("real", features_real), ("fake", features_fake)):
         if features.std(dim=0).max() < 1e-6:
@@ -210,10 +212,8 @@ def _range(images: Tensor) -> tuple[float, float]:
 
 def _digests(images: Tensor) -> list[bytes]:
     """A hash of each image as 8-bit, so that float and uint8 copies are one."""
-    if images.dtype != torch.uint8:
-        images = ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-    images = images.cpu().contiguous().numpy()
-    return [hashlib.blake2b(image, digest_size=16).digest() for image in images]
+    pixels = to_bytes(images).cpu().contiguous().numpy()
+    return [hashlib.blake2b(image, digest_size=16).digest() for image in pixels]
 
 
 def _fingerprint(images: Tensor) -> str:
@@ -337,7 +337,7 @@ def _shares_left_out(
     As in course_lib.neighbours, on distances that are computed once.
     """
     near_real, near_fake = _neighbours(real), _neighbours(fake)
-    d2 = torch.cat([_squared(rows, fake).float() for rows in real.split(512)])
+    d2 = torch.cat([part.float() for _, part in squared_distances(real, fake)])
     parts = []
     for g in range(2 * groups):
         kept_real = folds[0] != g
@@ -353,17 +353,10 @@ def _shares_left_out(
     return dict(zip(HIGHER, np.array(parts).T, strict=True))
 
 
-def _squared(a: Tensor, b: Tensor) -> Tensor:
-    size = a.square().sum(dim=1)[:, None] + b.square().sum(dim=1)
-    d2 = size - 2 * a @ b.T
-    return d2.masked_fill_(d2 < 1e-12 * size, 0.0)
-
-
 def _neighbours(x: Tensor) -> tuple[Tensor, Tensor]:
     """Squared distances and indices of the nearest 40 of each point, nearest first."""
     found = []
-    for start in range(0, len(x), 512):
-        d2 = _squared(x[start : start + 512], x)
+    for start, d2 in squared_distances(x, x):
         d2.diagonal(start).fill_(float("inf"))
         found.append(d2.topk(min(40, len(x) - 1), largest=False))
     return torch.cat([d for d, _ in found]), torch.cat([i for _, i in found])

@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from course_lib.base import LessonError
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
@@ -26,10 +28,6 @@ if TYPE_CHECKING:
 
 SOLUTION = re.compile(r"([ \t]+)# solution (E\d\d\.\d+)")
 _LOOKS_LIKE_SOLUTION = re.compile(r"#\s*solutions?\b", re.IGNORECASE)
-
-
-class LessonError(ValueError):
-    """A lesson that cannot be built, run or adopted; the message says the fix."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +38,11 @@ class Exercise:
     name: str
     stub: str
     solution: str
+
+
+def cell_id(number: str) -> str:
+    """'E02.1' -> 'exercise-E02-1', in the executed and in the student's notebook."""
+    return f"exercise-{number.replace('.', '-')}"
 
 
 def exercise(source: str) -> Exercise | None:
@@ -144,14 +147,15 @@ def student(notebook: NotebookNode) -> NotebookNode:
         cell.source = tasks[i].stub if i in tasks else cell.source
         cell.outputs, cell.execution_count = [], None
     mark_for_nbgrader(result, tasks)
-    result.cells = [
-        cell
-        for cell in result.cells
-        if "instructor" not in cell.metadata.get("tags", [])
-    ]
+    result.cells = [cell for cell in result.cells if not for_instructor(cell)]
     for finding in leaks(tasks.values(), result):
         raise LessonError(f"{notebook.metadata.course.source}: {finding}")
     return result
+
+
+def for_instructor(cell: NotebookNode) -> bool:
+    """Whether a cell has the tag that keeps it from students."""
+    return "instructor" in cell.metadata.get("tags", [])
 
 
 def mark_for_nbgrader(notebook: NotebookNode, tasks: dict[int, Exercise]) -> None:

@@ -50,10 +50,8 @@ def train_extractor(
         chosen, _ = reserved_split(images)
         images, labels, facts = images[chosen], labels[chosen], None
         val_images, val_labels, _ = load_images(dataset, "val", size, root=root)
-        names, said = (
-            card.class_names,
-            f"{dataset_stem(dataset)}, reserved quarter of train",
-        )
+        said = f"{dataset_stem(dataset)}, reserved quarter of train"
+        names = card.class_names
     if labels.ndim != 1 and kind == "classifier":
         raise ValueError("an extractor needs one class an image; these have several")
     arguments = {

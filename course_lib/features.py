@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from course_lib.checkpoints import WEIGHTS, load_weights
 from course_lib.feature_net import DIM, FeatureNet
-from course_lib.pixels import to_float
+from course_lib.pixels import to_bytes, to_float
 from course_lib.runtime import cache_dir
 
 ANTIALIASED = "bilinear, antialiased"
@@ -73,8 +73,7 @@ class Extractor:
         parts = []
         with torch.inference_mode():
             for x in images.split(batch_size):
-                x = to_float(x) if x.dtype == torch.uint8 else x.float()
-                x = x.to(device).expand(-1, self.channels, -1, -1)
+                x = to_float(x).to(device).expand(-1, self.channels, -1, -1)
                 if self.resize == ANTIALIASED and x.shape[-1] != self.image_size:
                     size = (self.image_size, self.image_size)
                     x = F.interpolate(x, size, mode="bilinear", antialias=True)
@@ -150,11 +149,8 @@ def reserved_split(images: Tensor, seed: int = 0) -> tuple[Tensor, Tensor]:
     does not matter, and copies stay together; the size does: split at the size of the
     extractor. The phantom needs none of this (see `for_models`).
     """
-    pixels = images
-    if images.dtype != torch.uint8:
-        pixels = ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
     key = seed.to_bytes(8, "little")
-    pixels = pixels.cpu().contiguous().numpy()
+    pixels = to_bytes(images).cpu().contiguous().numpy()
     hashes = (hashlib.blake2b(image, digest_size=8, key=key) for image in pixels)
     mine = torch.tensor([h.digest()[0] % RESERVED == 0 for h in hashes])
     return torch.nonzero(mine).flatten(), torch.nonzero(~mine).flatten()

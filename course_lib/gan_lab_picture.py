@@ -6,14 +6,13 @@ import html
 import io
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from course_lib.gan_lab import HALF, Game, Look
 from course_lib.gan_lab_presets import PRESETS, play
-from course_lib.plotting import COLOURS
+from course_lib.plotting import COLOURS, figure_image, small_png
 
 SIZE = 420  # pixels of the plane
 ARROW, DATA, SAMPLE = (110, 110, 110), (0, 0, 0), (196, 62, 0)
@@ -88,9 +87,9 @@ def _stamp(
     pixels[y, x] = colour
 
 
-def blank(size: int = SIZE) -> np.ndarray:
+def blank() -> np.ndarray:
     """A plane with nothing on it."""
-    return np.full((size, size, 3), 255, dtype=np.uint8)
+    return np.full((SIZE, SIZE, 3), 255, dtype=np.uint8)
 
 
 def to_png(pixels: np.ndarray) -> bytes:
@@ -235,7 +234,7 @@ def legend() -> str:
 # --- the static twin -----------------------------------------------------------------
 
 
-def twin(names: Sequence[str], seed: int = 0) -> tuple[bytes, str]:
+def twin(names: Sequence[str]) -> tuple[bytes, str]:
     """Presets played to their end, side by side: (PNG, alt text)."""
     import matplotlib.pyplot as plt
 
@@ -244,7 +243,7 @@ def twin(names: Sequence[str], seed: int = 0) -> tuple[bytes, str]:
     )
     told = []
     for axis, name in zip(np.atleast_1d(axes), names, strict=True):
-        game, look = play(name, seed)
+        game, look = play(name)
         axis.imshow(paint(look, 208, bands=4), interpolation="nearest")
         axis.set(xticks=[], yticks=[])
         now = look.numbers
@@ -254,17 +253,5 @@ def twin(names: Sequence[str], seed: int = 0) -> tuple[bytes, str]:
             fontsize=9,
         )
         told.append(f"{name}: {PRESETS[name].found(game.history)}")
-    return _small_png(figure), "GANs on a ring of eight Gaussians. " + " ".join(told)
-
-
-def _small_png(figure: Any) -> bytes:
-    """A matplotlib figure as a PNG of 48 colours, closed."""
-    import matplotlib.pyplot as plt
-
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=80, facecolor="w")
-    plt.close(figure)
-    image = Image.open(buffer).convert("RGB")
-    small = io.BytesIO()
-    image.quantize(48, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
-    return small.getvalue()
+    picture = small_png(figure_image(figure), colours=48)
+    return picture, "GANs on a ring of eight Gaussians. " + " ".join(told)

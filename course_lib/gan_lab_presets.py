@@ -136,11 +136,9 @@ def preset_game(name: str, seed: int = 0) -> Game:
     return Game(made_data("ring", preset.few, seed), **preset.settings, seed=seed)
 
 
-def play(name: str, seed: int = 0, looks: int = 1) -> tuple[Game, Look]:
-    """A preset to its end, measured `looks` times on the way and once before."""
-    game, steps = preset_game(name, seed), PRESETS[name].steps
-    look = game.look()
-    for _ in range(looks):
-        game.advance(steps // looks, PRESETS[name].who)
-        look = game.look()
-    return game, look
+def play(name: str, seed: int = 0) -> tuple[Game, Look]:
+    """A preset to its end, measured before and after."""
+    game, preset = preset_game(name, seed), PRESETS[name]
+    game.look()
+    game.advance(preset.steps, preset.who)
+    return game, game.look()

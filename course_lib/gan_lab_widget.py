@@ -9,8 +9,7 @@ from __future__ import annotations
 import asyncio
 import html
 import weakref
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -92,7 +91,7 @@ class GANLab(LiveWidget):
             return made
 
         self.features, self.twin = features, tuple(twin)
-        self._setting, self._due, self._end = False, 0, None
+        self._due, self._end = 0, None
         self._hint: str | None = None
         self.task: asyncio.Task | None = None
         self.game: Game | None = None
@@ -201,15 +200,6 @@ class GANLab(LiveWidget):
 
     # --- callbacks
 
-    @contextmanager
-    def _as_one(self) -> Iterator[None]:
-        """Several knobs set at once: their callbacks wait."""
-        self._setting = True
-        try:
-            yield
-        finally:
-            self._setting = False
-
     def on_preset(self, change: Any = None) -> None:
         """A preset was chosen: knobs go there, a question is asked, nothing trains."""
         if self._setting or self.preset.value is None:
@@ -217,7 +207,7 @@ class GANLab(LiveWidget):
         self.train.value = False
         preset = PRESETS[self.preset.value]
         usual = {"loss": "non-saturating", "k": 1, "r1": 0.0, "clip": 0.01, "ema": True}
-        with self._as_one():
+        with self.as_one():
             for name, value in (usual | preset.settings).items():
                 getattr(self, name).value = value
             self.data.value, self.few.value = "ring", preset.few or 0
@@ -239,7 +229,7 @@ class GANLab(LiveWidget):
         """From here the settings are the person's own: no question, no end."""
         if self.preset.value is None:
             return
-        with self._as_one():
+        with self.as_one():
             self.preset.value = None
         self.question.value, self._end = "", None
         self.answer.layout.display = "none"

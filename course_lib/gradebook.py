@@ -7,38 +7,27 @@ not run them, nor a browser.
 
 from __future__ import annotations
 
-import csv
 import html
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from course_lib.base import write_csv, write_text
 from course_lib.checks import Verdict
-from course_lib.runtime import atomic_path
-
-
-def write(path: Path, text: str) -> None:
-    """Write a text file, whole or not at all."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, "utf-8")
 
 
 def write_gradebook(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """One line for each notebook: points, 1 or 0 for each exercise, notes."""
     ids = sorted({x["id"] for row in rows for x in row["results"]})
-    with (
-        atomic_path(path) as temporary,
-        temporary.open("w", encoding="utf-8", newline="") as file,
-    ):
-        table = csv.writer(file)
-        table.writerow(["student", "lesson", "points", "of", *ids, "notes", "file"])
-        for row in rows:
-            solved = {x["id"]: int(x["passed"]) for x in row["results"]}
-            line = [row["student"], row["lesson"], row["points"], row["of"]]
-            line += [solved.get(x, "") for x in ids]
-            line += [" ".join(row["notes"]), row["file"]]
-            table.writerow([_harmless(x) for x in line])
+    table = [["student", "lesson", "points", "of", *ids, "notes", "file"]]
+    for row in rows:
+        solved = {x["id"]: int(x["passed"]) for x in row["results"]}
+        line = [row["student"], row["lesson"], row["points"], row["of"]]
+        line += [solved.get(x, "") for x in ids]
+        line += [" ".join(row["notes"]), row["file"]]
+        table.append([_harmless(x) for x in line])
+    write_csv(path, table)
 
 
 def _harmless(value: Any) -> Any:
@@ -86,7 +75,7 @@ def write_feedback(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         names.add(name.lower())
         title = html.escape(f"Feedback for {_harmless(student)}")
         page = _PAGE.format(title=title, body="\n".join(filter(None, parts)))
-        write(folder / f"{name}.html", page.encode("utf-8", "replace").decode())
+        write_text(folder / f"{name}.html", page.encode("utf-8", "replace").decode())
 
 
 def print_summary(rows: Sequence[Mapping[str, Any]], out: Path) -> None:

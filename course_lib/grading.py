@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from course_lib import gradebook
+from course_lib.base import write_text
 from course_lib.exercises import LessonError, exercises
 from course_lib.marking import Template, TemplateEnded
 from course_lib.sources import Lesson, read_source
@@ -238,7 +239,7 @@ def _grade_all(
                     raise
                 note = "It ended the process that grades, twice: look at it yourself."
                 return _row(submission, _unread(submission.lesson, tasks, note))
-            gradebook.write(file, json.dumps(result))
+            write_text(file, json.dumps(result))
         return _row(submission, result)
 
     rows: dict[int, dict[str, Any]] = {}

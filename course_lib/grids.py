@@ -7,9 +7,7 @@ interval of Student's t.
 from __future__ import annotations
 
 import ast
-import csv
 import html
-import io
 import itertools
 import json
 import math
@@ -18,8 +16,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from course_lib.base import atomic_path, write_csv, write_text
 from course_lib.jobs import RunError
-from course_lib.sources import write_text
 
 COUNTED = ("passed", "over budget")  # what finished has numbers; the rest is missing
 LEVEL = 0.95
@@ -134,14 +132,12 @@ def write(folder: Path, cards: Sequence[Mapping[str, Any]]) -> str:
     """Write grid.csv, grid.json and grid.png into `folder`; HTML for the index page."""
     rows = gather(cards)
     names = list(dict.fromkeys(name for row in rows for name in row["group"]))
-    lines = io.StringIO()
-    table = csv.writer(lines, lineterminator="\n")
-    table.writerow(["lesson", *names, "metric", *STATISTICS])
+    table = [["lesson", *names, "metric", *STATISTICS]]
     for row in rows:
         group = [row["group"].get(name, "") for name in names]
         facts = ["" if row[key] is None else row[key] for key in STATISTICS]
-        table.writerow([row["lesson"], *group, row["metric"], *facts])
-    write_text(folder / "grid.csv", lines.getvalue())
+        table.append([row["lesson"], *group, row["metric"], *facts])
+    write_csv(folder / "grid.csv", table)
     write_text(folder / "grid.json", json.dumps(rows, indent=1) + "\n")
     if not rows:
         return (
@@ -180,7 +176,6 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> str:
     from matplotlib.figure import Figure
 
     from course_lib.plotting import COLOURS
-    from course_lib.runtime import atomic_path
 
     panels: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for row in rows:

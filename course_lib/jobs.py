@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from course_lib import bootstrap, run_cards
-from course_lib.bootstrap import ROOT
+from course_lib.base import ROOT, write_text
 
 KERNEL = 300  # seconds for a kernel to answer: a busy machine may take a minute
 GRACE = 30.0  # seconds to start a kernel, on top of what a lesson may take
@@ -421,9 +421,7 @@ def main(folder: Path) -> None:
     except Exception as error:  # a kernel that did not start, a full disk
         problem = f"{type(error).__name__}: {error}"
         answer = {"error": "other", "problem": problem}
-    temporary = folder / "answer.tmp"
-    temporary.write_text(json.dumps(answer), "utf-8")
-    os.replace(temporary, folder / "answer.json")
+    write_text(folder / "answer.json", json.dumps(answer))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import numpy as np
 
 from course_lib import browser_model
 from course_lib.browser_widget import BrowserWidget
-from course_lib.plotting import COLOURS, to_uint8
+from course_lib.plotting import COLOURS, as_array, figure_image, to_uint8
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -27,8 +27,8 @@ _SPAN = 3.2  # of the map, in standard deviations to each side
 _MARKS = ("o", "s", "^", "D")
 
 
-def principal_axes(codes: np.ndarray, most: int = DIRECTIONS) -> dict[str, np.ndarray]:
-    """PCA of codes (N, d): mean (d,), components (k, d), scale (k,), share (k,).
+def principal_axes(codes: np.ndarray) -> dict[str, np.ndarray]:
+    """PCA of codes (N, d): mean (d,), components (k <= 6, d), scale and share (k,).
 
     `scale` is the standard deviation along each component, `share` its part of the
     variance. Each component's largest entry is positive, so that signs stay put. Two
@@ -44,7 +44,7 @@ def principal_axes(codes: np.ndarray, most: int = DIRECTIONS) -> dict[str, np.nd
         components = np.eye(2)
     else:
         _, _, rows = np.linalg.svd(codes - mean, full_matrices=False)
-        components = rows[:most]
+        components = rows[:DIRECTIONS]
         largest = np.abs(components).argmax(axis=1)
         signs = np.sign(components[np.arange(len(components)), largest])
         components = components * signs[:, None]
@@ -127,12 +127,10 @@ class LatentExplorer(BrowserWidget):
         class_names: Sequence[str] = (),
         prior: bool = False,
     ):
-        codes = np.asarray(codes.detach().cpu() if hasattr(codes, "detach") else codes)
+        codes = as_array(codes)
         self.codes = codes[:MOST_CODES].astype(np.float32)
         self.axes = principal_axes(codes)
-        if (
-            prior and codes.shape[1] == 2
-        ):  # the units of N(0, I), so that rings are round
+        if prior and codes.shape[1] == 2:  # in units of N(0, I) the rings are round
             self.axes |= {"mean": np.zeros(2), "scale": np.ones(2)}
         self.model = browser_model.export(decoder, codes.shape[1])
         one_each = labels is not None and np.ndim(labels) == 1  # not 14 findings
@@ -273,7 +271,6 @@ class LatentExplorer(BrowserWidget):
     def _map(self) -> Any:
         """Codes, the walk's ends and the point, as an image."""
         import matplotlib.pyplot as plt
-        from PIL import Image
 
         tile = self.model.shape[2] // max(1, self.model.shape[2] // 32)
         across = max(1, 200 // tile)  # pictures; each pixel stays one
@@ -334,10 +331,7 @@ class LatentExplorer(BrowserWidget):
                 columnspacing=1,
                 handletextpad=0.1,
             )
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=80, facecolor="w")
-        plt.close(figure)
-        return Image.open(buffer).convert("RGB")
+        return figure_image(figure)
 
     def _pictures(self, n: int) -> np.ndarray:
         """What the decoder draws on a grid over the map, pale. -> (n H, n W, 3)."""

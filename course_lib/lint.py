@@ -184,9 +184,7 @@ def _cells(notebook: NotebookNode) -> Iterator[str]:
 def _last_call(tree: ast.Module) -> str:
     """Name of the function that the last statement calls, or ''."""
     last = tree.body[-1] if tree.body else None
-    if not isinstance(last, ast.Expr) or not isinstance(last.value, ast.Call):
-        return ""
-    return ast.unparse(last.value.func).split(".")[-1]
+    return _call_name(last.value) if isinstance(last, ast.Expr) else ""
 
 
 def _plainly_shows(tree: ast.Module) -> bool:

@@ -22,7 +22,7 @@ from typing import Any
 
 from course_lib import sandbox, submissions
 from course_lib.answers import judge
-from course_lib.bootstrap import ROOT
+from course_lib.base import ROOT
 from course_lib.exercises import LessonError, exercises
 from course_lib.sandbox import Limits
 from course_lib.sources import Lesson, read_source
@@ -44,9 +44,10 @@ def serve(seconds: str, *numbers: str) -> None:
     from course_lib import checks
 
     torch.set_num_threads(1)
-    sheets = {x.number: submissions.sheet(x) for x in select_lessons(numbers)}
+    lessons = select_lessons(numbers)
+    sheets = {x.number: submissions.sheet(x) for x in lessons}
     known = checks.all_checks()
-    for lesson in select_lessons(numbers):
+    for lesson in lessons:
         warm(lesson, sheets[lesson.number].names, known)
     gc.collect()
     gc.freeze()  # forks share what is here

@@ -27,7 +27,7 @@ def precision_recall(
     radius_real, radius_fake = _radii(real, k), _radii(fake, k)
     fake_is_near = torch.zeros(len(fake), dtype=torch.bool, device=real.device)
     recalled = 0
-    for start, d2 in _squared_distances(real, fake):
+    for start, d2 in squared_distances(real, fake):
         fake_is_near |= (d2 <= radius_real[start : start + len(d2), None]).any(dim=0)
         recalled += int((d2 <= radius_fake).any(dim=1).sum())
     return fake_is_near.double().mean().item(), recalled / len(real)
@@ -45,7 +45,7 @@ def density_coverage(
     real, fake = _neighbour_pair(features_real, features_fake, k)
     radius = _radii(real, k)
     inside, covered = 0, 0
-    for start, d2 in _squared_distances(real, fake):
+    for start, d2 in squared_distances(real, fake):
         within = d2 < radius[start : start + len(d2), None]
         inside += int(within.sum())
         covered += int(within.any(dim=1).sum())
@@ -89,7 +89,7 @@ def _neighbour_pair(real: Array, fake: Array, k: int) -> tuple[Tensor, Tensor]:
     return real - centre, fake - centre
 
 
-def _squared_distances(a: Tensor, b: Tensor) -> Iterator[tuple[int, Tensor]]:
+def squared_distances(a: Tensor, b: Tensor) -> Iterator[tuple[int, Tensor]]:
     """(first row, squared distances of some rows of `a` to all of `b`), in order."""
     norm_a, norm_b = a.square().sum(dim=1), b.square().sum(dim=1)
     for start in range(0, len(a), ROWS):
@@ -103,7 +103,7 @@ def _squared_distances(a: Tensor, b: Tensor) -> Iterator[tuple[int, Tensor]]:
 def _radii(x: Tensor, k: int) -> Tensor:
     """Squared distance of each point to its k-th neighbour, itself not counted."""
     radii = []
-    for start, d2 in _squared_distances(x, x):
+    for start, d2 in squared_distances(x, x):
         d2.diagonal(start).fill_(float("inf"))
         radii.append(d2.kthvalue(k, dim=1).values)
     return torch.cat(radii)

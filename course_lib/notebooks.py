@@ -10,17 +10,15 @@ from __future__ import annotations
 import difflib
 import os
 import re
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from course_lib.base import LIVE_MIME, ROOT, write_text
 from course_lib.exercises import LessonError, student
-from course_lib.pages import LIVE_MIME
 from course_lib.sources import (
     KERNEL,
     LANGUAGE,
-    ROOT,
     Lesson,
     bare,
     lessons,
@@ -31,7 +29,6 @@ from course_lib.sources import (
     select,
     text_hash,
     write,
-    write_text,
 )
 
 if TYPE_CHECKING:
@@ -65,7 +62,7 @@ def build(
 
     With execute=False an executed notebook follows changes of text and is left alone
     where code changed. `weights` lets the lessons replace the shipped weights. Raises
-    LessonError with the traceback when a cell fails; nothing is overwritten then.
+    LessonError with the traceback when a cell fails; its notebooks stay as they were.
     """
     chosen = select(numbers, root)
     sources = {lesson.name: read_source(lesson.source) for lesson in chosen}
@@ -165,24 +162,16 @@ def build_command(
     from course_lib.lint import lint
 
     numbers = list(numbers) or None
-    try:
-        build(numbers, execute=execute, weights=weights)
-        findings = [x for lesson in select(numbers) for x in lint(lesson.notebook)]
-    except LessonError as error:
-        print(f"course_lib: {error}", file=sys.stderr)
-        return 1
-    for finding in findings:
-        print(f"  {finding}")
+    build(numbers, execute=execute, weights=weights)
+    for lesson in select(numbers):
+        for finding in lint(lesson.notebook):
+            print(f"  {finding}")
     return 0
 
 
 def adopt_command(number: str, *, force: bool = False) -> int:
     """`adopt` for the command line. Exit code."""
-    try:
-        path = adopt(number, force=force)
-    except LessonError as error:
-        print(f"course_lib: {error}", file=sys.stderr)
-        return 1
+    path = adopt(number, force=force)
     print(f"written: {path.relative_to(ROOT)}; now build {number}")
     return 0
 

@@ -35,16 +35,18 @@ def read_npz(path: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
         with zipfile.ZipFile(path) as archive:
             images = _member(archive, path, f"{split}_images")
             labels = _member(archive, path, f"{split}_labels")
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
-        raise ValueError(
-            f"{path.name} is truncated or damaged, or no .npz at all ({error}). "
-            f"Delete {path} and fetch or copy it again"
-        ) from error
     except FileNotFoundError as error:
         raise FileNotFoundError(f"there is no file {path}; check the path") from error
     except PermissionError as error:
         raise PermissionError(
             error.errno, f"{path} may not be read; change its permissions or copy it"
+        ) from error
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, OSError) as error:
+        if getattr(error, "errno", None) not in (None, errno.EINVAL):
+            raise  # the disk's: EINVAL and none are of a damaged offset or stream
+        raise ValueError(
+            f"{path.name} is truncated or damaged, or no .npz at all ({error}). "
+            f"Delete {path} and fetch or copy it again"
         ) from error
     return _checked_images(images, path, split), _checked_labels(labels, images, path)
 

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
+from course_lib.base import LIVE_MIME, write_text
 from course_lib.exercises import LessonError, exercise
-from course_lib.sources import headline, read_notebook, write_text
+from course_lib.sources import headline, read_notebook
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 COURSE = "Generative models for medical images"
 STYLE = Path(__file__).with_name("pages.css")
 PICTURES = ("image/png", "image/jpeg", "image/svg+xml", "image/gif")
-LIVE_MIME = "application/vnd.course.live+html"  # as in runtime, which imports torch
 CARD = 4 / 3  # width to height of a card's picture in pages.css
 SKIP = '<a class="skip" href="#text">Skip to the text</a>\n'
 PLOTLY = "application/vnd.plotly.v1+json"
@@ -326,13 +326,13 @@ def write_site(
             extra |= thumbnail(notebook)
         full.append({**row, **extra})
     there = [i for i, notebook in enumerate(notebooks) if notebook]
-    links = [(full[i]["page"], full[i]["title"]) for i in there]
+    ways = [None, *((full[i]["page"], full[i]["title"]) for i in there), None]
     for place, i in enumerate(there):
         write_page(
             notebooks[i],
             folder / full[i]["page"],
-            previous=links[place - 1] if place else None,
-            following=links[place + 1] if place + 1 < len(links) else None,
+            previous=ways[place],
+            following=ways[place + 2],
             row=full[i],
         )
     write_index(folder / "index.html", full, section)

@@ -8,8 +8,17 @@ import torch.nn.functional as F
 
 
 def to_float(images: torch.Tensor) -> torch.Tensor:
-    """uint8 0..255 -> float32 in [-1, 1], a new tensor."""
+    """uint8 0..255 -> float32 in [-1, 1], a new tensor; other dtypes are only cast."""
+    if images.dtype != torch.uint8:
+        return images.float()
     return images.to(torch.float32).sub_(127.5).mul_(1 / 127.5)  # exactly -1 and 1
+
+
+def to_bytes(images: torch.Tensor) -> torch.Tensor:
+    """Floats in [-1, 1] -> uint8 0..255, rounded and clipped; uint8 stays as it is."""
+    if images.dtype == torch.uint8:
+        return images
+    return ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
 def to_uint8(values: np.ndarray, window: tuple[float, float] | None) -> np.ndarray:

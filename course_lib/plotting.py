@@ -15,18 +15,18 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 _MAX_IMAGES = 64
 
 
-def _array(values: Any) -> np.ndarray:
-    """A NumPy array from a tensor on any device, an array or a list."""
+def as_array(values: Any) -> np.ndarray:
+    """A NumPy array from a tensor (any device, with a gradient or not) or a list."""
     if hasattr(values, "detach"):
-        values = values.detach().float().cpu()
+        values = values.detach().cpu()
+        values = values.float() if values.is_floating_point() else values  # bfloat16
     return np.asarray(values)
 
 
 def to_uint8(images: Any) -> np.ndarray:
     """(N, C, H, W) or (N, H, W) in [-1, 1], or uint8 -> uint8 (N, H, W[, 3])."""
-    raw = np.asarray(images.cpu() if hasattr(images, "cpu") else images)
+    raw = as_array(images)
     if raw.dtype != np.uint8:
-        raw = _array(images)
         if not np.isfinite(raw).all():
             raise ValueError("the images hold NaN or infinity; nothing to show")
         raw = ((np.clip(raw, -1, 1) + 1) * 127.5).round().astype(np.uint8)
@@ -37,31 +37,44 @@ def to_uint8(images: Any) -> np.ndarray:
     return raw
 
 
-def show_figure(figure: Any, *, alt: str, dpi: int = 80) -> None:
-    """Show a matplotlib figure once, as a PNG with alt text, and close it."""
+def figure_image(figure: Any, dpi: int = 80, box: Any = None) -> Any:
+    """A matplotlib figure, or a `box` of it in inches, as an RGB image; closes it."""
     import matplotlib.pyplot as plt
-    from IPython.display import display
-    from matplotlib.transforms import Bbox
     from PIL import Image
 
     buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi, bbox_inches=box, facecolor="w")
+    plt.close(figure)
+    return Image.open(buffer).convert("RGB")
+
+
+def small_png(image: Any, colours: int = 64) -> bytes:
+    """PNG of an RGB image in few colours: a third of the size in a committed notebook.
+
+    64 are all that grey images and line plots need.
+    """
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    few = image.quantize(colours, dither=Image.Dither.NONE)
+    few.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def show_figure(figure: Any, *, alt: str, dpi: int = 80) -> None:
+    """Show a matplotlib figure once, as a PNG with alt text, and close it."""
+    from IPython.display import display
+    from matplotlib.transforms import Bbox
+
     figure.set_dpi(dpi)
     figure.draw_without_rendering()  # runs the layout
     # What there is to see, from whole pixel to whole pixel: else images would be
     # sampled between their own pixels.
     corners = figure.get_tightbbox().padded(0.08).get_points() * dpi
     corners = np.array([np.floor(corners[0]), np.ceil(corners[1])]) / dpi
-    figure.savefig(
-        buffer, format="png", dpi=dpi, bbox_inches=Bbox(corners), facecolor="w"
-    )
-    plt.close(figure)
-    # A palette of 64 colours is all that grey images and line plots need, and a
-    # committed notebook stays a third of the size.
-    image = Image.open(buffer).convert("RGB")
-    small = io.BytesIO()
-    image.quantize(64, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
+    picture = small_png(figure_image(figure, dpi, Bbox(corners)))
     display(
-        {"image/png": small.getvalue(), "text/plain": f"<Figure: {alt}>"},
+        {"image/png": picture, "text/plain": f"<Figure: {alt}>"},
         metadata={"image/png": {"alt": alt}},
         raw=True,
     )
@@ -200,10 +213,10 @@ def show_curves(
     figure, axis = plt.subplots(figsize=(6.4, height), layout="constrained")
     for index, (name, values) in enumerate(curves.items()):
         if isinstance(values, tuple):
-            across, up = (_array(part) for part in values)
+            across, up = (as_array(part) for part in values)
         else:
-            up = _array(values)
-            across = _array(x) if x is not None else np.arange(len(up))
+            up = as_array(values)
+            across = as_array(x) if x is not None else np.arange(len(up))
         axis.plot(
             across,
             up,
@@ -254,12 +267,11 @@ def show_bars(
     alt: str,
     errors: Mapping[str, float] | None = None,
     title: str | None = None,
-    height: float = 2.8,
 ) -> None:
     """Show one bar a name, its value printed above, with optional error bars."""
     import matplotlib.pyplot as plt
 
-    figure, axis = plt.subplots(figsize=(6.4, height), layout="constrained")
+    figure, axis = plt.subplots(figsize=(6.4, 2.8), layout="constrained")
     heights = [float(value) for value in values.values()]
     bars = axis.bar(
         list(values),

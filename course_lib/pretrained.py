@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from course_lib.features import INCEPTION, Extractor
+from course_lib.pixels import to_bytes
 
 FID_URL = (
     "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
@@ -89,8 +90,7 @@ class _Inception(nn.Module):
         self.network = network
 
     def features(self, images: Tensor) -> Tensor:
-        pixels = ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-        return self.network(pixels)[0]
+        return self.network(to_bytes(images))[0]
 
     def logits(self, features: Tensor) -> Tensor:
         # without the bias, as the Inception Score's original code has it

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import csv
 import html
-import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from course_lib.base import write_csv
 from course_lib.detection import Estimate, tost
-from course_lib.runtime import atomic_path
 
 KINDS = ("rating", "2afc")
 QUESTIONS = {
@@ -68,12 +67,8 @@ def write_answers(path: Path | str, answers: Answers) -> None:
     """
     about = answers.code, answers.kind, answers.reader
     rows = enumerate(zip(answers.given, answers.seconds, strict=True), start=1)
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    writer.writerow(COLUMNS)
-    writer.writerows([*about, n, given, f"{s:.3f}"] for n, (given, s) in rows)
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(text.getvalue().encode())
+    lines = ([*about, n, given, f"{s:.3f}"] for n, (given, s) in rows)
+    write_csv(path, [COLUMNS, *lines])
 
 
 def read_answers(path: Path | str) -> Answers:

@@ -34,7 +34,7 @@ from course_lib.detection import (
     two_afc,
     yes_no,
 )
-from course_lib.plotting import to_uint8
+from course_lib.plotting import as_array, to_uint8
 from course_lib.reader_answers import (
     CUT,
     KINDS,
@@ -177,7 +177,8 @@ def make_study(
     b = b[rng.permutation(len(b))[:each]]
     truth = rng.permutation(np.repeat([1, 2], n // 2))
     if kind == "2afc":
-        shown = [(y, x) if t == 1 else (x, y) for x, y, t in zip(a, b, truth)]  # noqa: B905
+        pairs = zip(a, b, truth, strict=True)
+        shown = [(y, x) if t == 1 else (x, y) for x, y, t in pairs]
     else:
         take = {1: iter(a), 2: iter(b)}
         shown = [(next(take[t]),) for t in truth]
@@ -191,7 +192,7 @@ def _side(name: str, images: Any) -> np.ndarray:
     """uint8 (N, H, W[, 3]) of one side."""
     if getattr(images, "ndim", 0) != 4:
         raise ValueError(f"expected {name} images (N, C, H, W)")
-    raw = np.asarray(images.cpu() if hasattr(images, "cpu") else images)
+    raw = as_array(images)
     if raw.dtype != np.uint8 and not (raw.min() >= -1.001 and raw.max() <= 1.001):
         raise ValueError(  # NaN comes here too
             f"expected {name} images in [-1, 1], got [{raw.min():.3g}, "

@@ -6,7 +6,6 @@ their shuffled order and sends back answers. The key stays in Python.
 
 from __future__ import annotations
 
-import io
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import anywidget
 import numpy as np
 import traitlets
 
+from course_lib.plotting import figure_image, small_png
 from course_lib.reader_answers import ANSWERS, Answers, Result, write_answers
 from course_lib.reader_study import AnswerKey, Study, score_answers, simulate_reader
 from course_lib.widgets import LiveWidget
@@ -151,12 +151,12 @@ class ReaderStudy(LiveWidget):
         return sheet(self.study, self.summary())
 
 
-def sheet(study: Study, text: str, trials: int = 8) -> bytes:
-    """PNG of the first trials, unlabelled, with the question above and a text below."""
+def sheet(study: Study, text: str) -> bytes:
+    """PNG of the first 8 images, unlabelled; the question above, a text below."""
     import matplotlib.pyplot as plt
     from PIL import Image
 
-    pixels = study.pixels()[: trials // len(study.trials[0])]
+    pixels = study.pixels()[: 8 // len(study.trials[0])]
     pixels = pixels // 6 * 6  # 43 greys are enough here
     scale = max(1, round(76 / pixels.shape[3]))
     pixels = pixels.repeat(scale, axis=2).repeat(scale, axis=3)
@@ -168,14 +168,9 @@ def sheet(study: Study, text: str, trials: int = 8) -> bytes:
     figure.text(4 / width, 1 - 16 / total, study.question, fontsize=10, weight="bold")
     lines = "\n".join(textwrap.wrap(text, int(width / 5.4)))
     figure.text(4 / width, 48 / total, lines, fontsize=8.5, va="top")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=80, facecolor="w")
-    plt.close(figure)
-    page = Image.open(buffer).convert("RGB")
+    page = figure_image(figure)
     for column, trial in enumerate(pixels):
         for place, image in enumerate(trial):
             x = gap + column * wide + place * (image.shape[1] + gap)
             page.paste(Image.fromarray(np.asarray(image)), (x, 26))
-    buffer = io.BytesIO()
-    page.quantize(256, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
-    return buffer.getvalue()
+    return small_png(page, colours=256)

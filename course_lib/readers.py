@@ -41,9 +41,7 @@ def read_files(
         slices += found
         slice_labels += [label] * len(found)
     images, resized = _stack(slices, size, path)
-    if resized:
-        note += resized
-    return images, np.array(slice_labels, dtype=np.int64), class_names, note
+    return images, np.array(slice_labels, dtype=np.int64), class_names, note + resized
 
 
 def read_file(
@@ -98,6 +96,8 @@ def _read_dicom(path: Path, window: tuple[float, float] | None) -> list[np.ndarr
         photometric = header.PhotometricInterpretation
         _check_voxels((header.get("NumberOfFrames") or 1, header.Rows, header.Columns))
         frames = pixel_array(header)
+        values = apply_modality_lut(frames, header)
+        window = window or _stored_window(header)
     except PermissionError:
         raise
     except Exception as error:  # pydicom raises a dozen types on a damaged file
@@ -109,8 +109,7 @@ def _read_dicom(path: Path, window: tuple[float, float] | None) -> list[np.ndarr
         return list(frames.reshape(-1, *frames.shape[-3:]))
     if not photometric.startswith("MONOCHROME"):
         raise ValueError(f"{photometric} is not read; convert it to PNG")
-    values = apply_modality_lut(frames, header)
-    shown = to_uint8(values, window or _stored_window(header))
+    shown = to_uint8(values, window)
     if photometric == "MONOCHROME1":  # 0 is white
         shown = 255 - shown
     return list(shown.reshape(-1, *shown.shape[-2:]))
@@ -136,10 +135,9 @@ def _read_nifti(path: Path, window: tuple[float, float] | None) -> list[np.ndarr
 
     try:
         volume = nibabel.as_closest_canonical(nibabel.load(path))
-    except (
-        nibabel.filebasedimages.ImageFileError,
-        nibabel.spatialimages.HeaderDataError,
-    ) as error:
+    except OSError:
+        raise
+    except Exception as error:  # nibabel raises half a dozen types on a damaged file
         raise ValueError(f"no NIfTI file ({error}); copy it again") from error
     shape = tuple(length for length in volume.shape if length > 1)
     if len(shape) != 3 or len(volume.shape) > 4:
@@ -241,8 +239,8 @@ def _group(file: Path) -> str:
             header = pydicom.dcmread(file, stop_before_pixels=True)
             if header.get("PatientID"):
                 return f"patient {header.PatientID}"
-        except pydicom.errors.InvalidDicomError:
-            pass  # read_file says what is wrong with it
+        except Exception:  # of a dozen types; read_file says what is wrong with it
+            pass
     return str(file)
 
 

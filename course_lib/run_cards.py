@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from course_lib import __version__
-from course_lib.sources import text_hash, write_text
+from course_lib.base import REPORT_MIME, write_text
+from course_lib.sources import text_hash
 
 SCHEMA = Path(__file__).with_name("run_card.schema.json")
 PACKAGES = ("torch", "numpy", "papermill")
@@ -59,7 +60,9 @@ def fingerprint(path: Path, parameters: Mapping[str, Any]) -> str:
     file = Path(str(parameters.get("dataset", "")))
     stamp = []
     if file.is_absolute() and file.exists():  # somebody's own data, which may change
-        stamp = [file.stat().st_size, file.stat().st_mtime_ns]
+        inside = [file, *sorted(file.rglob("*"))]
+        stats = (x.stat() for x in inside if x.exists())  # a link may lead nowhere
+        stamp = [(stat.st_size, stat.st_mtime_ns) for stat in stats]
     known = [path.stem, sources, parameters, folder, stamp, versions()]
     return digest(known)
 
@@ -88,8 +91,6 @@ def uses(path: Path) -> dict[str, dict[str, str]]:
 
 def headline_numbers(path: Path) -> dict[str, Any]:
     """What the `report(...)` cells of an executed notebook recorded."""
-    from course_lib.runtime import REPORT_MIME
-
     numbers: dict[str, Any] = {}
     for cell in json.loads(path.read_text("utf-8"))["cells"]:
         for output in cell.get("outputs", []):

@@ -18,12 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from course_lib import cluster, grids, jobs, pages, run_cards
-from course_lib.bootstrap import ROOT
+from course_lib.base import BUDGETS, ROOT, atomic_path, data_dir, write_text
+from course_lib.bootstrap import wait_for
 from course_lib.jobs import Job, RunError, quiet_kernels
-from course_lib.sources import write_text
-
-BUDGETS = ("smoke", "lab", "full")  # as in runtime, which costs an import of torch
-
 
 # ---------------------------------------------------------------- what to run
 
@@ -37,10 +34,7 @@ def find_lessons(wanted: Sequence[str]) -> list[Path]:
     for name in wanted:
         key = Path(name).stem
         key = key.zfill(2) if key.isdigit() else key
-        matches = [
-            path for path in notebooks if path.stem in (key, path.stem[:2] + key)
-        ]
-        matches = matches or [p for p in notebooks if p.stem.startswith(f"{key}_")]
+        matches = [p for p in notebooks if f"{p.stem}_".startswith(f"{key}_")]
         if not matches:
             known = ", ".join(path.stem for path in notebooks)
             raise RunError(f"unknown lesson {name!r}; there are {known}")
@@ -70,15 +64,12 @@ def check_parameters(path: Path, given: Mapping[str, Any]) -> dict[str, Any]:
         if name not in known:
             names = ", ".join(known)
             raise RunError(f"{path.stem} has no parameter {name!r}; it has {names}")
-        default = known[name]
-        fits = isinstance(value, type(default)) and isinstance(
-            value, bool
-        ) == isinstance(default, bool)
-        if isinstance(default, float) and type(value) is int:
-            fits = True
-        if default is not None and not fits:
-            kind = type(default).__name__
-            raise RunError(f"{path.stem}: {name}={value!r} must be of type {kind}")
+        kind = type(known[name])
+        fits = type(value) is kind or (type(value), kind) == (int, float)
+        if known[name] is not None and not fits:
+            raise RunError(
+                f"{path.stem}: {name}={value!r} must be of type {kind.__name__}"
+            )
     return {name: value for name, value in known.items() if name not in given}
 
 
@@ -106,7 +97,7 @@ def find_dataset(value: str, data: str | None) -> str:
 
     if value in ("phantom", *medmnist_records()):
         return value
-    for folder in (Path.cwd(), Path(os.environ.get("COURSE_DATA", ROOT / "data"))):
+    for folder in (Path.cwd(), data_dir()):
         if (folder / value).exists():
             return str((folder / value).resolve())
     raise RunError(
@@ -389,22 +380,26 @@ def copy_lessons(source: Path, target: Path) -> list[str]:
         given = {}
     told = []
     for path in sorted(source.glob("*.ipynb")):
-        content = path.read_bytes()
-        digest = hashlib.sha256(content).hexdigest()
-        mine = target / path.name
-        if given.get(path.name) == digest and mine.exists():
-            continue
-        edited = mine.exists() and (
-            hashlib.sha256(mine.read_bytes()).hexdigest() != given.get(path.name)
-        )
-        if edited:
-            shutil.copyfile(path, mine.with_suffix(".new.ipynb"))
+        mine, before = target / path.name, given.get(path.name)
+        newest = given[path.name] = _digest(path)
+        have = _digest(mine) if mine.exists() else None
+        if have in (None, before):
+            _copy(path, mine)
+        elif newest not in (have, before):
+            _copy(path, mine.with_suffix(".new.ipynb"))
             told.append(f"{path.stem}: yours kept; the newer one is {path.stem}.new")
-        else:
-            shutil.copyfile(path, mine)
-        given[path.name] = digest
-    record.write_text(json.dumps(given, indent=1), "utf-8")
+    write_text(record, json.dumps(given, indent=1))
     return told
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Whole or not at all: half a notebook would count as a person's own work."""
+    with atomic_path(target) as temporary:
+        shutil.copyfile(source, temporary)
 
 
 def lab(arguments: Sequence[str]) -> int:
@@ -417,9 +412,4 @@ def lab(arguments: Sequence[str]) -> int:
     command = [sys.executable, "-m", "jupyter", "lab", f"--ServerApp.root_dir={mine}"]
     if first and not any("LabApp.default_url" in a for a in arguments):
         command.append(f"--LabApp.default_url=/lab/tree/{first.name}")
-    process = subprocess.Popen([*command, *arguments], cwd=mine)
-    while True:
-        try:
-            return process.wait()
-        except KeyboardInterrupt:  # Jupyter asks whether it should stop
-            continue
+    return wait_for(subprocess.Popen([*command, *arguments], cwd=mine))

@@ -17,10 +17,14 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-BUDGETS = ("smoke", "lab", "full")
-REPORT_MIME = "application/vnd.course.report+json"
-LIVE_MIME = "application/vnd.course.live+html"  # what Jupyter does not show
-_REPOSITORY = Path(__file__).resolve().parent.parent
+from course_lib.base import (
+    LIVE_MIME,  # noqa: F401 - this one and others are found here by lessons' modules
+    REPORT_MIME,
+    ROOT,
+    atomic_path,  # noqa: F401
+    data_dir,  # noqa: F401
+)
+
 _T = TypeVar("_T")
 
 
@@ -70,13 +74,8 @@ def per_budget(budget: str, *, smoke: _T, lab: _T, full: _T) -> _T:
     """The value that belongs to `budget`. Raises ValueError on an unknown budget."""
     values = {"smoke": smoke, "lab": lab, "full": full}
     if budget not in values:
-        raise ValueError(f"unknown budget {budget!r}; choose from {', '.join(BUDGETS)}")
+        raise ValueError(f"unknown budget {budget!r}; choose from {', '.join(values)}")
     return values[budget]
-
-
-def data_dir() -> Path:
-    """Where a person keeps real data sets: `COURSE_DATA`, else `data/`."""
-    return Path(os.environ.get("COURSE_DATA") or _REPOSITORY / "data").expanduser()
 
 
 def cache_dir() -> Path:
@@ -86,7 +85,7 @@ def cache_dir() -> Path:
     shared, read-only clone), `course_lib` in the user's cache folder, with a warning.
     """
     wanted = os.environ.get("COURSE_CACHE")
-    folder = Path(wanted).expanduser() if wanted else _REPOSITORY / "data" / "cache"
+    folder = Path(wanted).expanduser() if wanted else ROOT / "data" / "cache"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if os.access(folder, os.W_OK):
@@ -106,31 +105,6 @@ def cache_dir() -> Path:
         stacklevel=2,
     )
     return fallback
-
-
-@contextmanager
-def atomic_path(path: Path | str) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; move it there only if the block succeeds.
-
-    A reader sees the old file or the whole new one, never a part. The temporary file
-    keeps the ending of `path`, since writers such as `numpy.savez` add a missing one.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(
-        dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix
-    )
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        if os.name == "posix":  # mkstemp makes files that only the owner may read
-            mask = os.umask(0)
-            os.umask(mask)
-            temporary.chmod(0o666 & ~mask)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -230,7 +230,7 @@ def readable_folders() -> list[str]:
 
     The course's own modules are imported before; its folder holds the solutions.
     """
-    from course_lib.bootstrap import ROOT
+    from course_lib.base import ROOT
 
     wanted = {sys.prefix, sys.base_prefix, *filter(os.path.isabs, sys.path)}
     wanted |= {"/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/share/zoneinfo"}

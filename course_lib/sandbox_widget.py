@@ -6,8 +6,6 @@ last one, so what is drawn is never older than one update.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from course_lib import metric_sandbox
@@ -76,7 +74,6 @@ class MetricSandbox(LiveWidget):
             options=list(sandbox.extractors), description="extractor", **choice
         )
         self.view, self.message = w.HTML(), w.HTML()
-        self._setting = False
         self.preset.observe(self.on_preset, "value")
         self.knobs = {name: getattr(self, name) for name in Setting.__annotations__}
         for knob in self.knobs.values():
@@ -102,31 +99,23 @@ class MetricSandbox(LiveWidget):
         }
         return Setting(**values)
 
-    @contextmanager
-    def _as_one(self) -> Iterator[None]:
-        """Several knobs set at once: callbacks wait, then one picture is drawn."""
-        self._setting = True
-        try:
-            yield
-        finally:
-            self._setting = False
-        self.redraw()
-
     def on_preset(self, change: Any = None) -> None:
         """A preset was chosen: all knobs but N and the extractor go to its values."""
         if self._setting or self.preset.value is None:
             return
         wanted = PRESETS[self.preset.value]
-        with self._as_one():
+        with self.as_one():
             for name, knob in self.knobs.items():
                 if name not in ("n", "extractor"):
                     knob.value = getattr(wanted, name)
+        self.redraw()
 
     def on_move(self, change: Any = None) -> None:
         """A knob was moved: the preset is the one that this is, or none."""
         if not self._setting:
-            with self._as_one():
+            with self.as_one():
                 self.preset.value = metric_sandbox.preset_of(self.setting)
+            self.redraw()
 
     def alt(self) -> str:
         return metric_sandbox.describe(self.sandbox, self.setting)

@@ -15,19 +15,20 @@ from __future__ import annotations
 import copy
 import hashlib
 import re
+from collections import Counter
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from course_lib.exercises import SOLUTION, LessonError
+from course_lib.base import ROOT, write_text
+from course_lib.exercises import SOLUTION, LessonError, cell_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from nbformat import NotebookNode
 
-ROOT = Path(__file__).resolve().parents[1]
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 # Without Python's version: it would change with the machine that builds.
 LANGUAGE = {
@@ -151,17 +152,13 @@ def only_tags(metadata: dict) -> dict:
 
 
 def _set_ids(cells: list[NotebookNode]) -> None:
-    seen: dict[str, int] = {}
+    seen: Counter[str] = Counter()
     for cell in cells:
-        match = None
-        if cell.cell_type == "code":
-            match = re.search(SOLUTION.pattern + "$", cell.source, re.MULTILINE)
-        name = (
-            "exercise-" + match[2].replace(".", "-")
-            if match
-            else text_hash(f"{cell.cell_type}\n{cell.source}")[:8]
-        )
-        seen[name] = seen.get(name, 0) + 1
+        name = text_hash(f"{cell.cell_type}\n{cell.source}")[:8]
+        mark = re.search(SOLUTION.pattern + "$", cell.source, re.MULTILINE)
+        if cell.cell_type == "code" and mark:
+            name = cell_id(mark[2])
+        seen[name] += 1
         cell["id"] = name if seen[name] == 1 else f"{name}-{seen[name]}"
 
 
@@ -185,11 +182,3 @@ def write(path: Path, notebook: NotebookNode) -> None:
 
     nbformat.validate(notebook)
     write_text(path, nbformat.writes(notebook).rstrip("\n") + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically, with \\n line ends on every system."""
-    from course_lib.runtime import atomic_path
-
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(text.encode())

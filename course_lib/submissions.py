@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from course_lib.answers import DEFINITIONS, FORBIDDEN, IMPORTS, imported, without_magics
-from course_lib.exercises import Exercise, exercises
+from course_lib.exercises import Exercise, cell_id, exercises, for_instructor
 from course_lib.sources import Lesson, read_source
 
 MAX_SOURCE = 20_000  # characters of an answer
@@ -42,9 +42,7 @@ def sheet(lesson: Lesson) -> Sheet:
     names: dict[str, Any] = {"__name__": "lesson"}
     modules: set[str] = set()
     for i, cell in enumerate(notebook.cells):
-        if cell.cell_type != "code" or i in tasks:
-            continue
-        if "instructor" in cell.metadata.get("tags", []):
+        if cell.cell_type != "code" or i in tasks or for_instructor(cell):
             continue
         for node in ast.parse(cell.source).body:
             if not isinstance(node, (*IMPORTS, *DEFINITIONS)):
@@ -124,12 +122,9 @@ def _find_answers(
     page: Sheet, sources: list[tuple[Any, str]], found: dict[str, Any]
 ) -> None:
     note = found["notes"].append
-    parsed: list[tuple[Any, str, ast.Module | None]] = []
-    for name, source in sources:
-        parsed.append((name, source, _parse(source)))
+    parsed = [(name, source, _parse(source)) for name, source in sources]
     for task in page.tasks:
-        wanted = "exercise-" + task.id.replace(".", "-")
-        ours = [x for x in parsed if x[0] == wanted]
+        ours = [x for x in parsed if x[0] == cell_id(task.id)]
         if len(ours) > 1:
             note(f"{task.id}: {len(ours)} cells have its id; the last one was used.")
         defining = [x for x in ours or parsed if _defines(x[2], task.name)]
@@ -149,16 +144,16 @@ def _find_answers(
         found["answers"][task.id] = source
     for _, _, tree in parsed:
         for node in tree.body if tree else []:
-            name = getattr(node, "name", "")
-            targets = {
+            bound = {getattr(node, "name", "")} | {
                 x.id
                 for x in ast.walk(node)
                 if isinstance(x, ast.Name) and isinstance(x.ctx, ast.Store)
             }
-            if any(x.startswith("check_") for x in ({name} | targets) if x):
+            if any(x.startswith("check_") for x in bound):
                 note("It defines a check of its own; the course's was used.")
-            if isinstance(node, IMPORTS) and len(found["imports"]) < 100:
-                found["imports"].append(ast.unparse(node)[:500])
+            if isinstance(node, IMPORTS) and len(statement := ast.unparse(node)) < 2000:
+                found["imports"].append(statement)
+    del found["imports"][100:]
     found["notes"][:] = list(dict.fromkeys(found["notes"]))[:20]
 
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 import ast
 import json
 import re
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from course_lib.exercises import Exercise, LessonError, exercises
-from course_lib.sources import ROOT, Lesson, read_source, select, write_text
+from course_lib.base import ROOT, write_text
+from course_lib.exercises import Exercise, exercises, for_instructor
+from course_lib.sources import Lesson, read_source, select
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -33,7 +33,8 @@ def notes(lesson: Lesson, root: Path = ROOT) -> str:
     parts += ["## Minutes", _minutes(lesson, notebook, root)]
     if found := questions(notebook, [task for _, task in tasks]):
         parts += ["## Questions to ask", "\n".join(f"- {x}" for x in found)]
-    if told := _instructor_cells(notebook):
+    private = filter(for_instructor, notebook.cells)
+    if told := [x.source for x in private if x.cell_type == "markdown"]:
         parts += ["## For you alone", *told]
     parts += ["## Exercises and what goes wrong in them"]
     for i, task in tasks:
@@ -95,15 +96,6 @@ def _asked(text: str) -> list[tuple[str, str]]:
         lonely = len(sentence) < SHORT and before and "?" not in before
         found.append((sentence, f"{before} {sentence}" if lonely else sentence))
     return found
-
-
-def _instructor_cells(notebook: NotebookNode) -> list[str]:
-    return [
-        cell.source
-        for cell in notebook.cells
-        if cell.cell_type == "markdown"
-        and "instructor" in cell.metadata.get("tags", [])
-    ]
 
 
 def _task(notebook: NotebookNode, index: int, task: Exercise) -> str:
@@ -168,12 +160,8 @@ def _said(node: ast.expr | None) -> str:
 
 def notes_command(numbers: Iterable[str], folder: str, root: Path = ROOT) -> int:
     """`build --notes DIR` for the command line. Exit code."""
-    try:
-        for lesson in select(list(numbers) or None, root):
-            path = Path(folder) / f"{lesson.name}.md"
-            write_text(path, notes(lesson, root))
-            print(f"written: {path}")
-    except LessonError as error:
-        print(f"course_lib: {error}", file=sys.stderr)
-        return 1
+    for lesson in select(list(numbers) or None, root):
+        path = Path(folder) / f"{lesson.name}.md"
+        write_text(path, notes(lesson, root))
+        print(f"written: {path}")
     return 0

@@ -6,7 +6,6 @@ Plain functions, and a thin shell; the browser does the rest
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from course_lib.browser_widget import BrowserWidget
-from course_lib.plotting import COLOURS, to_uint8
+from course_lib.plotting import COLOURS, small_png, to_uint8
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -180,7 +179,4 @@ class TranslationViewer(BrowserWidget):
             told = f"lesion {self.facts[0][0]['truth_inside']:.2f}"
             x = (len(self.layers) - 1) * step
             pen.text((x, text + high * zoom), told, "black", font=font)
-        buffer = io.BytesIO()
-        few = sheet.quantize(64, dither=Image.Dither.NONE)
-        few.save(buffer, "PNG", optimize=True)
-        return buffer.getvalue()
+        return small_png(sheet)

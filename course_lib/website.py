@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from course_lib import pages, schedule
-from course_lib.exercises import LessonError, exercises, leaks
+from course_lib.base import ROOT, write_text
+from course_lib.exercises import LessonError, exercises, for_instructor, leaks
 from course_lib.pages import Frame
 from course_lib.schedule import Dates
-from course_lib.sources import ROOT, Lesson, lessons, read_notebook, write, write_text
+from course_lib.sources import Lesson, lessons, read_notebook, write
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -88,7 +89,7 @@ def build_site(
         if lesson not in shown:
             (out / f"{lesson.name}.html").unlink(missing_ok=True)
             (out / "notebooks" / lesson.student.name).unlink(missing_ok=True)
-    links = [(f"{lesson.name}.html", lesson.title) for lesson in shown]
+    ways = [None, *((f"{lesson.name}.html", lesson.title) for lesson in shown), None]
     rows, sections = [], []
     end = '<script src="search.js"></script>'
     for lesson in chosen:
@@ -97,7 +98,8 @@ def build_site(
             rows.append(_row(lesson, f"from {schedule.spoken(when.release)}"))
             continue
         place = shown.index(lesson)
-        notebook = _for_readers(read_notebook(lesson.notebook))
+        notebook = read_notebook(lesson.notebook)
+        notebook.cells = [x for x in notebook.cells if not for_instructor(x)]
         if when and not when.answered(today):
             notebook = _without_answers(notebook)
         row = _row(lesson, _note(lesson, when)) | pages.thumbnail(notebook)
@@ -106,8 +108,8 @@ def build_site(
         pages.write_page(
             notebook,
             out / row["page"],
-            previous=links[place - 1] if place else None,
-            following=links[place + 1] if place + 1 < len(links) else None,
+            previous=ways[place],
+            following=ways[place + 2],
             frame=Frame(SEARCH, _badges(lesson, row["note"], address), end),
         )
         sections += _sections(notebook, row["page"], lesson.title)
@@ -134,16 +136,6 @@ def _note(lesson: Lesson, when: Dates | None) -> str:
     note = f"runs in at most {minutes:g} min on two cores" if minutes else ""
     due = f"hand in by {schedule.spoken(when.due)}" if when and when.due else ""
     return " · ".join(filter(None, (note, due)))
-
-
-def _for_readers(notebook: NotebookNode) -> NotebookNode:
-    """The lesson without what is for the instructor alone."""
-    notebook.cells = [
-        cell
-        for cell in notebook.cells
-        if "instructor" not in cell.metadata.get("tags", [])
-    ]
-    return notebook
 
 
 def _without_answers(notebook: NotebookNode) -> NotebookNode:

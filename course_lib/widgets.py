@@ -8,6 +8,8 @@ one, else the PNG. Every callback runs without a front end.
 from __future__ import annotations
 
 import html
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,16 @@ class LiveWidget:
 
     box: Any
     message: Any
+    _setting = False
+
+    @contextmanager
+    def as_one(self) -> Iterator[None]:
+        """Several knobs set at once: their callbacks see `_setting`, and wait."""
+        self._setting = True
+        try:
+            yield
+        finally:
+            self._setting = False
 
     def alt(self) -> str:
         raise NotImplementedError

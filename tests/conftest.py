@@ -1,5 +1,6 @@
 """Fixtures that several test files share: small made-up courses in a folder."""
 
+import json
 import signal
 from pathlib import Path
 
@@ -129,3 +130,24 @@ def one_lesson(run_root: Path) -> tuple[Path, Path]:
     path = run_root / "notebooks" / "90_first.ipynb"
     nbformat.write(lesson(REPORT), path)
     return path, run_root / "build"
+
+
+@pytest.fixture
+def quick(monkeypatch) -> list[str]:
+    """Jobs without a process: each notes its name, and reports a score of its own."""
+    from course_lib import jobs
+
+    seen = []
+
+    def perform(job, output, stop):
+        seen.append(job.name)
+        notebook = json.loads(job.notebook)
+        seed = job.parameters.get("seed", 0)
+        data = {"application/vnd.course.report+json": {"score": 10.0 + seed}}
+        output_cell = {"output_type": "display_data", "data": data, "metadata": {}}
+        notebook["cells"][-1]["outputs"] = [output_cell]
+        output.write_text(json.dumps(notebook), "utf-8")
+        return jobs.Done("passed")
+
+    monkeypatch.setattr(jobs, "perform", perform)
+    return seen

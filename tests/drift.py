@@ -27,7 +27,7 @@ RUN, TEST = "python3 -m course_lib run", "python3 -m course_lib test"
 # Which module may import which: those of its own line and of the lines above it.
 # A module that stands nowhere is a model file: torch and the standard library alone.
 LAYERS = (
-    "bootstrap doctor",
+    "base bootstrap doctor",
     "runtime template anatomy phantoms cards fetch npz pixels readers batching "
     "duplicates exercises",
     "datasets metrics distances neighbours plotting benchmarks sources",
@@ -42,7 +42,7 @@ LAYERS = (
     "sandbox marking gradebook grading assignments teaching",
 )
 LAYER = {name: i for i, line in enumerate(LAYERS) for name in line.split()}
-STDLIB_ONLY = {"__init__", "__main__", "bootstrap", "doctor"}
+STDLIB_ONLY = {"__init__", "__main__", "base", "bootstrap", "doctor"}
 # No part of what lessons teach, so a lesson may use their names for other things.
 TOOLS = STDLIB_ONLY | set(LAYERS[-1].split()) | {"sources", "exercises"}
 

@@ -10,11 +10,10 @@ import warnings
 from dataclasses import dataclass
 
 import numpy as np
+import solved
 import torch
 
-from course_lib import checks, submissions
-from course_lib.exercises import exercises
-from course_lib.sources import lessons, read_source
+from course_lib import checks
 
 TURNS = 20_000  # of a loop in a mutant, more than any solution takes
 
@@ -266,13 +265,10 @@ def _line(node):
 
 def course():
     """{exercise number: (names that the lesson knows, its mutants)}."""
-    found = {}
-    for lesson in lessons():
-        notebook, names = read_source(lesson.source), submissions.sheet(lesson).names
-        for i, task in exercises(notebook):
-            cell = notebook.cells[i].source
-            found[task.id] = (names, mutants(task.id, task.name, cell))
-    return found
+    return {
+        number: (task.names, mutants(number, task.name, task.source))
+        for number, task in solved.course().items()
+    }
 
 
 def killed(mutant, names, check):

@@ -6,13 +6,12 @@ Each hostile answer takes the place of `E02.1`; the other five are the solutions
 
 import copy
 import json
-from pathlib import Path
 
-from course_lib.exercises import exercises
+from course_lib.base import ROOT
+from course_lib.exercises import cell_id, exercises
 from course_lib.notebooks import student
 from course_lib.sources import read_source
 
-ROOT = Path(__file__).resolve().parents[1]
 LESSON = "02"
 SOURCE = next((ROOT / "notebooks/src").glob(f"{LESSON}_*.py"))
 _SOLVED = read_source(SOURCE)
@@ -23,8 +22,7 @@ _STUDENT = student(_SOLVED)
 
 
 def cell_of(notebook, number):
-    name = "exercise-" + number.replace(".", "-")
-    return next(cell for cell in notebook.cells if cell["id"] == name)
+    return next(cell for cell in notebook.cells if cell["id"] == cell_id(number))
 
 
 def notebook(answers):
@@ -214,6 +212,16 @@ def _import_elsewhere(made):
     cell_of(made, "E02.1")["source"] = RIGHT.replace("torch.", "th.")
 
 
+def _import_its_own(made):
+    made.cells.insert(0, code_cell("from sympy.abc import x", "more"))
+
+
+def _import_much(made):
+    for count in (200, 2000):  # one that is kept, and one that is left out
+        source = f"from mine import {', '.join(count * 'Q')}"
+        made.cells.insert(0, code_cell(source, f"more-{count}"))
+
+
 # name -> (bytes, solved exercises, note)
 WHOLE = {
     "deleted cell": (_cells(_delete), REST, "no cell defines reparameterise"),
@@ -221,6 +229,8 @@ WHOLE = {
     "lost ids": (_cells(_lose_ids), ALL, "its cell lost its id"),
     "edited metadata": (_cells(_edit_metadata), ALL, "metadata name another lesson"),
     "import in another cell": (_cells(_import_elsewhere), ALL, None),
+    "an import of a name that answers bind": (_cells(_import_its_own), ALL, None),
+    "long imports": (_cells(_import_much), ALL, None),
     "solutions": (as_bytes(notebook(SOLUTIONS)), ALL, None),
     "stubs": (as_bytes(notebook({})), set(), None),
     "with a byte order mark": (

@@ -55,13 +55,6 @@ def torchmetrics_frechet(real, fake):
     return metric.compute().item()
 
 
-def torchmetrics_frechet_of_moments(mean_a, covariance_a, mean_b, covariance_b):
-    _prepare()
-    from torchmetrics.image.fid import _compute_fid
-
-    return _compute_fid(mean_a, covariance_a, mean_b, covariance_b).item()
-
-
 def torchmetrics_kid(real, fake, subsets, subset_size, seed):
     _prepare()
     from torchmetrics.image.kid import KernelInceptionDistance

@@ -1,13 +1,9 @@
 """autoencoders: shapes, losses against their formulas, PCA against NumPy's SVD."""
 
-import ast
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 
-from course_lib import autoencoders
 from course_lib.autoencoders import (
     Autoencoder,
     Decoder,
@@ -25,21 +21,6 @@ from course_lib.autoencoders import (
 def pictures(n=8, size=16):
     generator = torch.Generator().manual_seed(0)
     return torch.rand(n, 1, size, size, generator=generator) * 2 - 1
-
-
-def test_the_module_imports_torch_and_nothing_of_the_course():
-    tree = ast.parse(Path(autoencoders.__file__).read_text(encoding="utf-8"))
-    names = {
-        name.split(".")[0]
-        for node in ast.walk(tree)
-        if isinstance(node, (ast.Import, ast.ImportFrom))
-        for name in (
-            [node.module]
-            if isinstance(node, ast.ImportFrom)
-            else [a.name for a in node.names]
-        )
-    }
-    assert names == {"__future__", "dataclasses", "itertools", "torch"}
 
 
 @pytest.mark.parametrize(("size", "channels"), [(28, 1), (32, 3), (64, 1), (128, 1)])

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import threading
 from datetime import date
-from pathlib import Path
 
 import pytest
 import yaml
@@ -216,6 +215,16 @@ def test_the_command_works_from_another_folder_and_helps(tmp_path):
         assert command in answer.stdout
 
 
+def test_a_lesson_that_does_not_exist_is_said_in_one_line():
+    command = [sys.executable, "-m", "course_lib", "adopt", "77"]
+    answer = subprocess.run(
+        command, cwd=bootstrap.ROOT, capture_output=True, text=True, check=False
+    )
+    assert answer.returncode == 1 and answer.stdout == ""
+    assert answer.stderr.startswith("course_lib: no lesson '77'; the lessons are: 00_")
+    assert answer.stderr.count("\n") == 1
+
+
 def test_the_doctor_gives_a_fix_with_everything_that_is_wrong(tmp_path, monkeypatch):
     monkeypatch.setattr(bootstrap, "free_gib", lambda folder: 0.1)
     monkeypatch.setattr(bootstrap, "is_ready", lambda folder, extras: False)
@@ -230,9 +239,11 @@ def test_the_doctor_gives_a_fix_with_everything_that_is_wrong(tmp_path, monkeypa
 
 def test_the_doctor_finds_data_sets_and_is_content_with_this_machine(tmp_path, capsys):
     (tmp_path / "medmnist").mkdir()
-    Path(tmp_path / "medmnist" / "pneumoniamnist.npz").touch()
+    (tmp_path / "medmnist" / "pneumoniamnist.npz").touch()
+    (tmp_path / "cache" / "phantom").mkdir(parents=True)
+    (tmp_path / "cache" / "phantom" / "train-32-seed0.npz").touch()
     assert doctor.main(str(tmp_path)) == 0
-    assert "pneumoniamnist.npz" in capsys.readouterr().out
+    assert f"in {tmp_path}: pneumoniamnist.npz\n" in capsys.readouterr().out
 
 
 def test_a_changed_pyproject_makes_an_environment_out_of_date(venv):

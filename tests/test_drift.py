@@ -6,7 +6,6 @@ The broken twin of a rule is a small made-up course in which that very thing is 
 import hashlib
 import json
 from importlib import metadata
-from pathlib import Path
 
 import drift
 import nbformat
@@ -14,8 +13,8 @@ import pytest
 from drift import MAX_BYTES, RULES, RUN, TEST
 
 from course_lib import notebooks, sources
+from course_lib.base import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 SOURCE = "notebooks/src/00_means.py"
 
 

@@ -13,11 +13,11 @@ from socketserver import ThreadingTCPServer
 import pytest
 
 from course_lib import fetch as fetch_module
+from course_lib.base import ROOT
 from course_lib.fetch import fetch
 
 BODY = bytes(range(256)) * 2000
 MD5 = hashlib.md5(BODY).hexdigest()
-ROOT = Path(__file__).resolve().parent.parent
 
 
 class Server(ThreadingTCPServer):  # HTTPServer would look its own name up

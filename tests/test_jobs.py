@@ -13,26 +13,6 @@ from small_lessons import REPORT, card_of, lesson
 from course_lib import grids, jobs, run_cards, runner
 from course_lib.runtime import note_use
 
-
-@pytest.fixture
-def quick(monkeypatch):
-    """Jobs without a process: each notes its name, and reports a score of its own."""
-    seen = []
-
-    def perform(job, output, stop):
-        seen.append(job.name)
-        notebook = json.loads(job.notebook)
-        seed = job.parameters.get("seed", 0)
-        data = {"application/vnd.course.report+json": {"score": 10.0 + seed}}
-        output_cell = {"output_type": "display_data", "data": data, "metadata": {}}
-        notebook["cells"][-1]["outputs"] = [output_cell]
-        output.write_text(json.dumps(notebook), "utf-8")
-        return jobs.Done("passed")
-
-    monkeypatch.setattr(jobs, "perform", perform)
-    return seen
-
-
 # What is asked
 
 
@@ -215,13 +195,15 @@ def test_a_lesson_that_reports_a_list_gets_a_card_all_the_same(one_lesson):
     assert card_of(out)["numbers"] == {"sizes": "[1, 2]", "psnr": 20.5}
 
 
-def test_data_of_ones_own_that_changed_are_another_job(one_lesson, tmp_path):
-    file = tmp_path / "mine.npz"
-    file.write_bytes(b"1")
-    (before,) = runner.plan([], parameters=[f"dataset={file}"])
-    assert runner.plan([], parameters=[f"dataset={file}"]) == [before]
-    file.write_bytes(b"22")
-    (after,) = runner.plan([], parameters=[f"dataset={file}"])
+@pytest.mark.parametrize("inside", ["", "class_a/1.png"])
+def test_data_of_ones_own_that_changed_are_another_job(one_lesson, tmp_path, inside):
+    data = tmp_path / "mine"
+    (data / inside).parent.mkdir(parents=True, exist_ok=True)
+    (data / inside).write_bytes(b"1")
+    (before,) = runner.plan([], parameters=[f"dataset={data}"])
+    assert runner.plan([], parameters=[f"dataset={data}"]) == [before]
+    (data / inside).write_bytes(b"22")
+    (after,) = runner.plan([], parameters=[f"dataset={data}"])
     assert after.fingerprint != before.fingerprint
 
 

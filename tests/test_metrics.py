@@ -488,7 +488,7 @@ def test_memorisation_distance_is_that_of_torchmetrics():
 
 def test_equal_points_have_distance_zero_far_from_the_origin():
     x = 1e3 + torch.randn(40, 64, generator=rng(), dtype=torch.float64)
-    for _, d2 in neighbours._squared_distances(x, x.flip(0)):
+    for _, d2 in neighbours.squared_distances(x, x.flip(0)):
         assert (d2.fliplr().diagonal() == 0).all()
         assert (d2 == 0).sum() == 40
     doubled = x.repeat_interleave(2, dim=0)  # radius 0: only the very same point is in

@@ -1,19 +1,19 @@
 """Checks proven on automatic mutants: one small change of a solution is noticed."""
 
+import functools
+
 import mutants
 import pytest
 
 from course_lib import checks
 
 COURSE = mutants.course()
-_FOUND = {}
 
 
+@functools.cache
 def alive(number):
     """Names of the mutants of an exercise that its check passes."""
-    if number not in _FOUND:
-        _FOUND[number] = mutants.survivors(number, *COURSE[number])
-    return _FOUND[number]
+    return mutants.survivors(number, *COURSE[number])
 
 
 @pytest.mark.parametrize("number", sorted(COURSE))

@@ -45,6 +45,12 @@ def test_images_keep_their_grey_values():
     assert plotting.to_uint8(np.full((2, 3, 4, 4), 7, np.uint8)).shape == (2, 4, 4, 3)
 
 
+def test_images_straight_from_a_network_in_training_are_shown():
+    images = torch.zeros(1, 1, 2, 2, requires_grad=True)
+    for made in (images, images.bfloat16()):
+        assert plotting.to_uint8(made).tolist() == [[[128, 128]] * 2]
+
+
 def test_images_that_are_not_finite_or_not_a_batch_are_refused():
     with pytest.raises(ValueError, match="NaN"):
         plotting.to_uint8(torch.full((1, 1, 2, 2), float("nan")))

@@ -2,7 +2,6 @@
 
 import dataclasses
 import io
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,10 +9,9 @@ from PIL import Image
 
 from course_lib import reader_study as rs
 from course_lib import reader_widget, widgets
+from course_lib.base import ROOT
 from course_lib.reader_answers import ANSWERS
 from course_lib.reader_widget import ReaderStudy
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 def new_study(kind, n=8):

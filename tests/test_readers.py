@@ -391,3 +391,57 @@ def test_window_maps_its_ends_and_clips():
     assert to_uint8(np.zeros((4, 4)), None).max() == 0
     with pytest.raises(ValueError, match="low < high"):
         to_uint8(values, (80, 0))
+
+
+# --- Damaged bytes -------------------------------------------------------------------
+
+
+def read_train(path: Path):
+    return read_npz(path, "train")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("name", "read", "flips", "at"),
+    [
+        ("a.dcm", read_file, 255, range(540, 618)),
+        (
+            "a.nii",
+            read_file,
+            255,
+            [*range(40, 48), *range(108, 112), *range(287, 320, 4)],
+        ),
+        ("a.npz", read_train, 4, range(-620, 0, 4)),
+    ],
+)
+def test_a_damaged_byte_gives_images_or_a_value_error(tmp_path, name, read, flips, at):
+    path = tmp_path / name
+    if name == "a.dcm":
+        write_dicom(path, STORED, **CT, WindowCenter=40, WindowWidth=80)
+    elif name == "a.nii":
+        write_nifti(path, np.ones((2, 3, 2), dtype=np.float32))
+    else:
+        write_npz(path)
+    whole = path.read_bytes()
+    refused = 0
+    for place in at:
+        damaged = bytearray(whole)
+        damaged[place] ^= flips
+        path.write_bytes(damaged)
+        try:
+            read(path)
+        except ValueError:
+            refused += 1
+    assert refused > 5
+
+
+def test_a_dicom_cut_at_any_place_is_refused_or_read(tmp_path):
+    for patient in range(4):
+        write_dicom(tmp_path / f"{patient}.dcm", STORED, PatientID=f"P{patient}")
+    cut = tmp_path / "0.dcm"
+    whole = cut.read_bytes()
+    for length in (143, 154, 566, len(whole) - 1):
+        cut.write_bytes(whole[:length])
+        with pytest.raises(ValueError, match=r"0\.dcm"):
+            for split in ("train", "val", "test"):
+                read_files(tmp_path, split)

@@ -5,23 +5,9 @@ import subprocess
 
 import nbformat
 import pytest
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from small_lessons import lesson
 
 from course_lib import jobs, runner
-
-
-def lesson(*sources, minutes=None):
-    """A small notebook with a title and a parameters cell."""
-    parameters = new_code_cell(
-        'import os\nbudget = os.environ.get("COURSE_BUDGET", "lab")\n'
-        'dataset = "phantom"\nimage_size = 32\nrate = 0.1',
-        metadata={"tags": ["parameters"]},
-    )
-    cells = [new_markdown_cell("# 90 A title\n\nA summary."), parameters]
-    notebook = new_notebook(cells=[*cells, *map(new_code_cell, sources)])
-    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    notebook.metadata |= {"kernelspec": kernel, "course": {"minutes": minutes or {}}}
-    return notebook
 
 
 @pytest.fixture
@@ -30,20 +16,6 @@ def course(run_root):
     for name in ("90_first", "91_second"):
         nbformat.write(lesson("1 + 1"), run_root / "notebooks" / f"{name}.ipynb")
     return run_root, run_root / "build"
-
-
-@pytest.fixture
-def quick(monkeypatch):
-    """Execution without a kernel: copies the notebook, and counts."""
-    seen = []
-
-    def perform(job, output, stop):
-        seen.append(job.lesson)
-        output.write_text(job.notebook, "utf-8")
-        return jobs.Done("passed")
-
-    monkeypatch.setattr(jobs, "perform", perform)
-    return seen
 
 
 def report(folder):
@@ -56,9 +28,9 @@ def report(folder):
         (["99"], {}, "unknown lesson '99'; there are 90_first, 91_second"),
         ([], {"budget": "huge"}, "unknown budget 'huge'; choose from smoke"),
         ([], {"parameters": ["sede=1"]}, "no parameter 'sede'; it has budget"),
-        ([], {"parameters": ["image_size=big"]}, "must be of type int"),
-        ([], {"parameters": ["image_size=1.5"]}, "must be of type int"),
-        ([], {"parameters": ["image_size"]}, "write it as NAME=VALUE"),
+        ([], {"parameters": ["seed=big"]}, "must be of type int"),
+        ([], {"parameters": ["seed=1.5"]}, "must be of type int"),
+        ([], {"parameters": ["seed"]}, "write it as NAME=VALUE"),
         ([], {"parameters": ["dataset=nosuch"]}, "neither phantom, a MedMNIST name"),
         ([], {"parameters": ["budget=lab"]}, "give the budget once"),
         ([], {"data": "/no/such/folder"}, "no such folder"),
@@ -100,6 +72,10 @@ def test_a_dataset_may_be_a_file_in_the_data_folder(course, tmp_path, monkeypatc
     file.touch()
     assert runner.find_dataset("mine.npz", str(tmp_path)) == str(file.resolve())
     assert runner.find_dataset("pneumoniamnist", None) == "pneumoniamnist"
+    for home in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(home, str(tmp_path))
+    monkeypatch.setenv("COURSE_DATA", "~")
+    assert runner.find_dataset("mine.npz", None) == str(file.resolve())
 
 
 def test_a_lesson_over_its_time_budget_fails(course, quick, capsys):
@@ -111,10 +87,8 @@ def test_a_lesson_over_its_time_budget_fails(course, quick, capsys):
     assert runner.run(["90"], out=str(out), time_limit=False) == 0
 
 
-def test_after_ctrl_c_the_next_run_goes_on_behind_the_finished_lessons(
-    course, quick, monkeypatch
-):
-    _root, out = course
+def run_until_ctrl_c(out, monkeypatch):
+    """A run of both lessons that ends while the second one is executed."""
     good = jobs.perform
 
     def interrupted(job, output, stop):
@@ -122,10 +96,17 @@ def test_after_ctrl_c_the_next_run_goes_on_behind_the_finished_lessons(
             raise KeyboardInterrupt
         return good(job, output, stop)
 
-    monkeypatch.setattr(jobs, "perform", interrupted)
-    assert runner.run([], out=str(out)) == 130
+    with monkeypatch.context() as patch:
+        patch.setattr(jobs, "perform", interrupted)
+        assert runner.run([], out=str(out)) == 130
     assert not report(out)["complete"]
-    monkeypatch.setattr(jobs, "perform", good)
+
+
+def test_after_ctrl_c_the_next_run_goes_on_behind_the_finished_lessons(
+    course, quick, monkeypatch
+):
+    _root, out = course
+    run_until_ctrl_c(out, monkeypatch)
     quick.clear()
     assert runner.run([], out=str(out)) == 0
     assert quick == ["91_second"]
@@ -143,16 +124,7 @@ def test_an_interrupted_run_is_not_continued_by_another_request(
     course, quick, monkeypatch, options
 ):
     _root, out = course
-    good = jobs.perform
-
-    def interrupted(job, output, stop):
-        if job.lesson == "91_second":
-            raise KeyboardInterrupt
-        return good(job, output, stop)
-
-    monkeypatch.setattr(jobs, "perform", interrupted)
-    runner.run([], out=str(out))
-    monkeypatch.setattr(jobs, "perform", good)
+    run_until_ctrl_c(out, monkeypatch)
     quick.clear()
     runner.run([], out=str(out), **options)
     assert quick == ["90_first", "91_second"]
@@ -180,6 +152,19 @@ def test_own_copies_follow_the_course_until_they_are_edited(tmp_path):
     assert (mine / "01_a.ipynb").read_text("utf-8") == "my work"
     assert (mine / "01_a.new.ipynb").read_text("utf-8") == "three"
     assert runner.copy_lessons(source, mine) == []
+
+
+def test_a_lost_record_makes_nobody_an_author(tmp_path):
+    """As after Ctrl-C in the first copy: what equals the course is not edited."""
+    source, mine = tmp_path / "student", tmp_path / "mine"
+    source.mkdir()
+    (source / "01_a.ipynb").write_text("one", "utf-8")
+    runner.copy_lessons(source, mine)
+    (mine / ".course.json").unlink()
+    assert runner.copy_lessons(source, mine) == []
+    (source / "01_a.ipynb").write_text("two", "utf-8")
+    assert runner.copy_lessons(source, mine) == []
+    assert (mine / "01_a.ipynb").read_text("utf-8") == "two"
 
 
 def test_the_browser_tests_run_once_and_last(course, monkeypatch):

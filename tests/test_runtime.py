@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from course_lib import runtime
+from course_lib.base import ROOT
 
 
 def test_the_same_seed_gives_the_same_numbers_everywhere():
@@ -57,6 +58,8 @@ def test_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path):
         np.save(temporary, np.arange(3))
         assert not path.exists()
     assert np.load(path).tolist() == [0, 1, 2]
+    (tmp_path / "plain").touch()
+    assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode
     with pytest.raises(RuntimeError), runtime.atomic_path(path) as temporary:
         temporary.write_bytes(b"half")
         raise RuntimeError
@@ -90,5 +93,12 @@ def test_importing_the_package_needs_the_standard_library_alone():
         "import course_lib.__main__, course_lib.doctor, course_lib.bootstrap; "
         "import os; assert os.environ['OMP_WAIT_POLICY']"
     )
-    root = runtime._REPOSITORY
-    subprocess.run([sys.executable, "-I", "-S", "-c", code], cwd=root, check=True)
+    subprocess.run([sys.executable, "-I", "-S", "-c", code], cwd=ROOT, check=True)
+
+
+def test_the_command_line_does_not_wait_for_torch():
+    code = (
+        "import sys; from course_lib import doctor, notebooks, runner, website; "
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

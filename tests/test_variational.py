@@ -1,8 +1,6 @@
 """variational: losses against torch.distributions, the linear case exactly."""
 
-import ast
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +8,6 @@ import torch
 from scipy.stats import multivariate_normal
 from torch.distributions import Independent, Normal, kl_divergence
 
-from course_lib import variational
 from course_lib.autoencoders import Decoder, Encoder
 from course_lib.variational import (
     VAE,
@@ -43,18 +40,6 @@ def conv_vae(latent_dim=3, classes=0):
     if classes:
         return ConditionalVAE(encoder, decoder, latent_dim, classes)
     return VAE(encoder, decoder, latent_dim)
-
-
-def test_the_module_imports_torch_and_nothing_of_the_course():
-    tree = ast.parse(Path(variational.__file__).read_text(encoding="utf-8"))
-    names = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    names |= {
-        alias.name
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Import)
-        for alias in node.names
-    }
-    assert names == {"__future__", "math", "torch", "torch.nn.functional"}
 
 
 def test_kl_equals_torch_distributions_and_is_zero_at_the_prior():

@@ -14,9 +14,11 @@ import importlib
 import os
 import pkgutil
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+import torch
 
 from course_lib import progress
 from course_lib.runtime import has_front_end
@@ -100,6 +102,36 @@ def _where(error: Exception, student: Any) -> str:
         if frame.f_code is code:
             return f" in line {line - code.co_firstlineno + 1} of your function"
     return ""
+
+
+def near(a: Any, b: Any, tolerance: float = 1e-4) -> bool:
+    """Whether two numbers or tensors have one shape and are equal up to `tolerance`."""
+    a, b = torch.as_tensor(a).double(), torch.as_tensor(b).double()
+    return a.shape == b.shape and torch.allclose(a, b, rtol=0, atol=tolerance)
+
+
+def rng(seed: int = 0) -> torch.Generator:
+    """A generator of its own: a check draws nothing from the lesson's numbers."""
+    return torch.Generator().manual_seed(seed)
+
+
+def is_near(a: Any, b: Any, tolerance: float = 1e-4) -> bool:
+    """Whether two numbers or tensors have one shape and are equal up to `tolerance`."""
+    a, b = torch.as_tensor(a).double(), torch.as_tensor(b).double()
+    return a.shape == b.shape and torch.allclose(a, b, rtol=0, atol=tolerance)
+
+
+def which_mistake(
+    answer: Any, wrong: Mapping[str, Any], tolerance: float = 1e-4
+) -> str | None:
+    """The hint of the first wrong value ({hint: value}) that the answer is near to."""
+    near = (hint for hint, value in wrong.items() if is_near(answer, value, tolerance))
+    return next(near, None)
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    """A generator of its own: a check leaves the lesson's random numbers alone."""
+    return torch.Generator().manual_seed(seed)
 
 
 def _collect() -> dict[str, Callable[[Any], Verdict]]:

@@ -8,21 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from course_lib.checks import exercise
-
-
-def _rng(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+from course_lib.checks import exercise, is_near, seeded, which_mistake
 
 
 def _images(n: int, channels: int = 1, seed: int = 0) -> Tensor:
     """Made-up images inside [-1, 1], darker than the middle as most scans are."""
-    return torch.rand(n, channels, 8, 8, generator=_rng(seed)) - 0.9
-
-
-def _near(a: Any, b: Any, tolerance: float = 1e-4) -> bool:
-    a, b = torch.as_tensor(a).double(), torch.as_tensor(b).double()
-    return a.shape == b.shape and bool(torch.allclose(a, b, rtol=0, atol=tolerance))
+    return torch.rand(n, channels, 8, 8, generator=seeded(seed)) - 0.9
 
 
 @exercise(
@@ -69,7 +60,7 @@ def check_conv_side(student: Callable[..., int]) -> str | None:
 def check_explained_variance(student: Callable[..., Any]) -> str | None:
     # Images that share a strong pattern: the mean image already says most of them.
     x = 0.2 * _images(40) + 0.6 * _images(1, seed=1)
-    x_hat = x + 0.05 * torch.randn(x.shape, generator=_rng(2))
+    x_hat = x + 0.05 * torch.randn(x.shape, generator=seeded(2))
     answer = student(x, x_hat)
     if torch.as_tensor(answer).ndim:
         shape = tuple(torch.as_tensor(answer).shape)
@@ -89,15 +80,16 @@ def check_explained_variance(student: Callable[..., Any]) -> str | None:
         .sum()
         / spread,
     }
-    for hint, value in wrong.items():
-        if _near(answer, value):
-            return hint
-    if not _near(student(x, x), 1.0):
+    if hint := which_mistake(answer, wrong):
+        return hint
+    if not is_near(student(x, x), 1.0):
         return "a perfect copy explains everything: the answer must be 1."
-    if not _near(student(x, x.mean(0).expand_as(x)), 0.0):
+    if not is_near(student(x, x.mean(0).expand_as(x)), 0.0):
         return "the mean image for everybody explains nothing: the answer must be 0."
     right = 1 - error / spread
-    return None if _near(answer, right) else f"expected {right:.4f}, got {answer:.4f}."
+    return (
+        None if is_near(answer, right) else f"expected {right:.4f}, got {answer:.4f}."
+    )
 
 
 class _Spy(nn.Module):
@@ -124,7 +116,7 @@ def check_denoising_loss(student: Callable[..., Tensor]) -> str | None:
 
     def ask(seed: int) -> tuple[Tensor, Tensor]:
         spy = _Spy()
-        loss = student(spy, x, sigma, _rng(seed))
+        loss = student(spy, x, sigma, seeded(seed))
         if not spy.seen:
             raise ValueError("the model was never called")
         return loss, spy.seen[-1]
@@ -140,7 +132,7 @@ def check_denoising_loss(student: Callable[..., Tensor]) -> str | None:
             "you clamped the noisy images to [-1, 1]: on a dark background half of "
             "the noise is gone, and the rest has a mean."
         )
-    if _near(noise[0], noise[1]):
+    if is_near(noise[0], noise[1]):
         return "all images got the same noise; draw it in the shape of the batch."
     if abs(float(noise.mean())) > 0.1 * sigma:
         return "the noise has a mean: torch.rand is uniform, torch.randn is Gaussian."
@@ -160,10 +152,9 @@ def check_denoising_loss(student: Callable[..., Tensor]) -> str | None:
         "you summed over the pixels: the loss would grow with the image; take "
         "the mean.": (output - x).square().sum(),
     }
-    for hint, value in wrong.items():
-        if _near(loss, value):
-            return hint
-    if not _near(loss, (output - x).square().mean()):
+    if hint := which_mistake(loss, wrong):
+        return hint
+    if not is_near(loss, (output - x).square().mean()):
         return "return the mean squared error between the output and the clean image."
     if not loss.requires_grad:
         return "the loss has no gradient: leave out detach(), item() and no_grad()."
@@ -176,7 +167,7 @@ def check_denoising_loss(student: Callable[..., Tensor]) -> str | None:
     "autoencoder with one linear layer each way.",
 )
 def check_pca_reconstruct(student: Callable[..., Tensor]) -> str | None:
-    k, rng = 3, _rng(3)
+    k, rng = 3, seeded(3)
     patterns = torch.linalg.qr(torch.randn(64, k, generator=rng)).Q.T
     mean = _images(1, seed=4).flatten(1)
 
@@ -210,10 +201,9 @@ def check_pca_reconstruct(student: Callable[..., Tensor]) -> str | None:
         "these are the components of least variance: torch.linalg.eigh sorts upwards, "
         "take the last k.": project(train, train_mean, train_mean, 64 - k),
     }
-    for hint, value in wrong.items():
-        if _near(answer, value, 3e-3):
-            return hint
-    if _near(answer, right, 3e-3):
+    if hint := which_mistake(answer, wrong, 3e-3):
+        return hint
+    if is_near(answer, right, 3e-3):
         return None
     return "keep the k components of most variance of the centred training images."
 
@@ -224,9 +214,9 @@ def check_pca_reconstruct(student: Callable[..., Tensor]) -> str | None:
 )
 def check_residual_map(student: Callable[..., Tensor]) -> str | None:
     x = _images(6, channels=3)
-    x_hat = x + 0.2 * torch.randn(x.shape, generator=_rng(5))
+    x_hat = x + 0.2 * torch.randn(x.shape, generator=seeded(5))
     x_hat[0] = x[0] + 0.001 * torch.randn(
-        x[0].shape, generator=_rng(6)
+        x[0].shape, generator=seeded(6)
     )  # all but right
     difference = x - x_hat
     right = difference.abs().mean(dim=1)
@@ -247,10 +237,9 @@ def check_residual_map(student: Callable[..., Tensor]) -> str | None:
         "shows one, too. Keep one scale for all.": right
         / right.amax(dim=(1, 2), keepdim=True),
     }
-    for hint, value in wrong.items():
-        if _near(answer, value):
-            return hint
-    if not _near(answer, right):
+    if hint := which_mistake(answer, wrong):
+        return hint
+    if not is_near(answer, right):
         return "expected the mean over channels of |x - x_hat|."
     return None
 
@@ -263,22 +252,22 @@ def check_residual_map(student: Callable[..., Tensor]) -> str | None:
 def check_sample_codes(student: Callable[..., Tensor]) -> str | None:
     mean = torch.tensor([4.0, -3.0, 2.0])
     factor = torch.tensor([[1.5, 0.0, 0.0], [1.2, 0.7, 0.0], [-0.9, 0.8, 0.4]])
-    noise = torch.randn(4000, 3, generator=_rng(7))
+    noise = torch.randn(4000, 3, generator=seeded(7))
     codes = mean + noise @ factor.T
     n = 20_000
-    drawn = student(codes, n, _rng(8))
+    drawn = student(codes, n, seeded(8))
     if drawn.shape != (n, 3):
         return f"return (n, latent_dim) = {(n, 3)}, not {tuple(drawn.shape)}."
     if float(torch.cdist(drawn[:200], codes).min(dim=1).values.median()) < 1e-6:
         return (
             "these are codes of training images: you would decode copies of patients."
         )
-    if not torch.equal(student(codes, 50, _rng(8)), student(codes, 50, _rng(8))):
+    if not torch.equal(student(codes, 50, seeded(8)), student(codes, 50, seeded(8))):
         return "draw from the generator that you were given: one seed, one answer."
     centre, covariance = drawn.mean(0), torch.cov(drawn.T)
-    if _near(centre, torch.zeros(3), 0.1):
+    if is_near(centre, torch.zeros(3), 0.1):
         return "the codes do not lie around 0: add their mean, codes.mean(dim=0)."
-    if not _near(centre, mean, 0.1):
+    if not is_near(centre, mean, 0.1):
         return f"the mean is {centre.tolist()}, that of the codes {mean.tolist()}."
     right = torch.cov(codes.T)
     lower = torch.linalg.cholesky(right)
@@ -293,9 +282,8 @@ def check_sample_codes(student: Callable[..., Tensor]) -> str | None:
         "the factor stands the wrong way round: noise @ L.T has the covariance L L.T, "
         "noise @ L has not.": lower.T @ lower,
     }
-    for hint, value in wrong.items():
-        if _near(covariance, value, 0.12):
-            return hint
-    if not _near(covariance, right, 0.12):
+    if hint := which_mistake(covariance, wrong, 0.12):
+        return hint
+    if not is_near(covariance, right, 0.12):
         return "the covariance of the drawn codes is not that of the codes."
     return None

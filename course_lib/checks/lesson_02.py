@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from course_lib.checks import exercise
+from course_lib.checks import exercise, is_near, seeded, which_mistake
 
 
 def _draw(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
-def _near(a: Any, b: Any, tolerance: float = 1e-4) -> bool:
-    a, b = torch.as_tensor(a).double(), torch.as_tensor(b).double()
-    return a.shape == b.shape and bool(torch.allclose(a, b, rtol=0, atol=tolerance))
+    return torch.randn(shape, generator=seeded(seed))
 
 
 @exercise(
@@ -36,13 +30,13 @@ def check_reparameterise(student: Callable[..., Tensor]) -> str | None:
         return f"return one draw a code, {tuple(mu.shape)}, not {tuple(z.shape)}."
     variance, spread = logvar[0].detach().exp(), z.detach().var(dim=0)
     centre = z.detach().mean(dim=0)
-    if _near(spread, torch.zeros(3), 1e-6):
-        if _near(centre, mu[0].detach(), 1e-4):
+    if is_near(spread, torch.zeros(3), 1e-6):
+        if is_near(centre, mu[0].detach(), 1e-4):
             return "there is no noise in it: this is the mean, an autoencoder."
         return "all codes got the same noise: draw it in the shape of the batch."
-    if _near(centre, mu[0].detach() + 0.5 * variance.sqrt(), 0.05):
+    if is_near(centre, mu[0].detach() + 0.5 * variance.sqrt(), 0.05):
         return "torch.rand is uniform on [0, 1]; the noise is Gaussian: torch.randn."
-    if not _near(centre, mu[0].detach(), 0.08):
+    if not is_near(centre, mu[0].detach(), 0.08):
         return "the draws do not lie around mu: add it."
     wrong = {
         "you multiplied the noise by exp(logvar), the variance; it needs the "
@@ -60,7 +54,7 @@ def check_reparameterise(student: Callable[..., Tensor]) -> str | None:
     if not z.requires_grad:
         return "no gradient passes: leave out no_grad(), detach() and .sample()."
     grads = torch.autograd.grad(z.sum(), (mu, logvar), allow_unused=True)
-    if grads[0] is None or not _near(grads[0], torch.ones_like(mu)):
+    if grads[0] is None or not is_near(grads[0], torch.ones_like(mu)):
         return "the gradient does not reach mu."
     if grads[1] is None:
         return "the gradient does not reach logvar: the std must not be detached."
@@ -77,9 +71,9 @@ def check_kl_to_standard_normal(student: Callable[..., Tensor]) -> str | None:
     logvar = torch.tensor([[0.0, -1.0, 0.7], [0.4, -2.0, -0.3]])
     answer = student(mu, logvar)
     right = 0.5 * (mu.square() + logvar.exp() - 1 - logvar)
-    if _near(answer, right):
+    if is_near(answer, right):
         return None
-    if answer.shape == (2,) and _near(answer, right.sum(1)):
+    if answer.shape == (2,) and is_near(answer, right.sum(1)):
         return "right in sum, but keep the dimensions apart: (N, L), not (N,)."
     if answer.shape == ():
         return "one number is left of a batch: return (N, L), nothing summed."
@@ -100,11 +94,10 @@ def check_kl_to_standard_normal(student: Callable[..., Tensor]) -> str | None:
         "this is the KL from the prior to q; it is not symmetric, and we need q "
         "first.": 0.5 * (logvar + (1 + mu.square()) / v - 1),
     }
-    for hint, value in wrong.items():
-        if _near(answer, value):
-            return hint
+    if hint := which_mistake(answer, wrong):
+        return hint
     zero = torch.zeros(1, 3)
-    if not _near(student(zero, zero), zero):
+    if not is_near(student(zero, zero), zero):
         return "where q is the prior (mu = 0, logvar = 0) the KL must be 0."
     if bool((answer < -1e-6).any()):
         return "a KL is never negative, and yours is: look at the signs."
@@ -124,9 +117,9 @@ def check_gaussian_nll(student: Callable[..., Tensor]) -> str | None:
     constant = 0.5 * math.log(2 * math.pi)
     terms = 0.5 * square / sigma**2 + log_sigma + constant
     right = terms.flatten(1).sum(1)
-    if _near(answer, right, 1e-3):
+    if is_near(answer, right, 1e-3):
         return None
-    if answer.shape == () and _near(answer, terms.mean()):
+    if answer.shape == () and is_near(answer, terms.mean()):
         return "a mean over the pixels is 32 times too small against a KL that is a sum"
     if answer.shape == ():
         return "one number is left of the batch: sum over the pixels of each image."
@@ -165,9 +158,8 @@ def check_gaussian_nll(student: Callable[..., Tensor]) -> str | None:
         .flatten(1)
         .sum(1),
     }
-    for hint, value in wrong.items():
-        if _near(answer, value, 1e-3):
-            return hint
+    if hint := which_mistake(answer, wrong, 1e-3):
+        return hint
     return "it is not -log N(x; x_hat, sigma^2) summed over the pixels of an image."
 
 
@@ -181,12 +173,12 @@ def check_slerp(student: Callable[..., Tensor]) -> str | None:
     answer = student(a, b, 0.25)
     if answer.shape != a.shape:
         return f"return codes of shape {tuple(a.shape)}, not {tuple(answer.shape)}."
-    if _near(answer, 0.75 * a + 0.25 * b):
+    if is_near(answer, 0.75 * a + 0.25 * b):
         return "this is the straight line: its middle is too short."
-    if _near(student(a, b, 0.0), b) and _near(student(a, b, 1.0), a):
+    if is_near(student(a, b, 0.0), b) and is_near(student(a, b, 1.0), a):
         return "start and end are exchanged: t = 0 must give a."
     norm = answer.norm(dim=1)
-    if _near(norm, torch.ones(4), 1e-3):
+    if is_near(norm, torch.ones(4), 1e-3):
         return "the codes came back with norm 1: normalise for the angle alone."
     cosine = (a * b).sum(1) / 9
     angle = torch.acos(cosine)[:, None]
@@ -202,15 +194,14 @@ def check_slerp(student: Callable[..., Tensor]) -> str | None:
         / raw_angle.sin(),
         "one angle for the whole batch: each pair has its own (dim=1).": one,
     }
-    for hint, value in wrong.items():
-        if _near(answer, value, 1e-3):
-            return hint
-    if not _near(answer, arc, 1e-3):
+    if hint := which_mistake(answer, wrong, 1e-3):
+        return hint
+    if not is_near(answer, arc, 1e-3):
         return "the way from a to b is not the arc of the formula."
     same = student(a, 2 * a, 0.5)
     if not bool(same.isfinite().all()):
         return "a and b of one direction give 0 / 0: join them by the line there."
-    if not _near(same, 1.5 * a, 1e-2):
+    if not is_near(same, 1.5 * a, 1e-2):
         return "half-way from a to 2 a lies 1.5 a."
     return None
 
@@ -249,20 +240,19 @@ def check_free_bits(student: Callable[..., Tensor]) -> str | None:
             kl.sum(0).clamp(min=floor).sum()
         ),
     }
-    if _near(answer, kl.mean(0).clamp(min=floor).sum()):
+    if is_near(answer, kl.mean(0).clamp(min=floor).sum()):
         if not answer.requires_grad:
             return "the loss has no gradient: leave out detach() and item()."
         (gradient,) = torch.autograd.grad(answer, kl)
-        if not _near(gradient, torch.tensor([[0.5, 0.0], [0.5, 0.0]])):
+        if not is_near(gradient, torch.tensor([[0.5, 0.0], [0.5, 0.0]])):
             return "below the floor the gradient must vanish, above it stay."
         return None
-    if _near(answer, 1.2):
+    if is_near(answer, 1.2):
         low = student(torch.full((4, 2), 0.1), floor)
         hints = list(wrong)[2:4]
-        return hints[0] if _near(low, floor) else hints[1]
-    for hint, value in wrong.items():
-        if _near(answer, value.detach()):
-            return hint
+        return hints[0] if is_near(low, floor) else hints[1]
+    if hint := which_mistake(answer, wrong):
+        return hint
     return "expected kl averaged over the batch, at least floor each, and summed."
 
 
@@ -289,13 +279,12 @@ def check_importance_weighted_bound(student: Callable[..., Tensor]) -> str | Non
         "this is the best draw alone, which is no bound.": small.amax(1),
         "the log is missing at the end.": small.exp().mean(1),
     }
-    for hint, value in wrong.items():
-        if _near(answer, value):
-            return hint
-    if not _near(answer, right):
+    if hint := which_mistake(answer, wrong):
+        return hint
+    if not is_near(answer, right):
         return "expected log(mean(exp(log_weights))) over dim 1."
     large = student(small + 900)
-    if not _near(large, right + 900, 1e-2):
+    if not is_near(large, right + 900, 1e-2):
         return (
             f"for log weights near 900 it answers {large[0]:.0f}: exp overflows. "
             "torch.logsumexp takes the largest out first."

@@ -10,16 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from course_lib.checks import exercise
-
-
-def _rng(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def _near(a: Any, b: Any, tolerance: float = 1e-5) -> bool:
-    a, b = torch.as_tensor(a).double(), torch.as_tensor(b).double()
-    return a.shape == b.shape and bool(torch.allclose(a, b, rtol=0, atol=tolerance))
+from course_lib.checks import exercise, is_near, seeded, which_mistake
 
 
 @exercise(
@@ -47,19 +38,19 @@ def check_non_saturating(student: Callable[[Tensor], Tensor]) -> str | None:
         - d,
     }
     for hint, value in wrong.items():
-        if _near(answer, value.mean()):
+        if is_near(answer, value.mean()):
             return hint
     right = F.softplus(-logits)
-    if _near(answer, right.sum()):
+    if is_near(answer, right.sum()):
         return "you summed over the batch; the learning rate would hang on its size."
-    if not _near(answer, right.mean()):
+    if not is_near(answer, right.mean()):
         return f"for logits {logits.tolist()} the loss is {right.mean():.4f}."
     far = torch.tensor([-1000.0], requires_grad=True)
     loss = student(far)
     if not loss.requires_grad:
         return "the loss has no gradient: leave out detach(), item() and no_grad()."
     (slope,) = torch.autograd.grad(loss, far)
-    if not (_near(loss.detach(), 1000.0, 1e-2) and _near(slope, [-1.0])):
+    if not (is_near(loss.detach(), 1000.0, 1e-2) and is_near(slope, [-1.0])):
         return (
             "at a logit of -1000 the sigmoid is 0 and its log minus infinity: use "
             "F.softplus, or binary_cross_entropy_with_logits."
@@ -75,8 +66,8 @@ class _Game:
             torch.manual_seed(0)
             self.generator = nn.Linear(3, 4)
             self.discriminator = nn.Sequential(nn.Linear(4, 1), nn.Flatten(0))
-        self.real = torch.randn(16, 4, generator=_rng(1)) + 1
-        self.z = torch.randn(16, 3, generator=_rng(2))
+        self.real = torch.randn(16, 4, generator=seeded(1)) + 1
+        self.z = torch.randn(16, 3, generator=seeded(2))
         self.optimizer = torch.optim.SGD(self.discriminator.parameters(), lr=0.1)
 
     def loss(self, swapped: bool = False) -> Tensor:
@@ -110,8 +101,8 @@ def check_learn_discriminator(student: Callable[..., Any]) -> str | None:
     if not moved:
         return "D's weights did not move: backward(), then optimizer.step()."
     right = expected.loss()
-    if not torch.is_tensor(answer) or not _near(answer.detach(), right.detach()):
-        if torch.is_tensor(answer) and _near(
+    if not torch.is_tensor(answer) or not is_near(answer.detach(), right.detach()):
+        if torch.is_tensor(answer) and is_near(
             answer.detach(), expected.loss(swapped=True).detach()
         ):
             return (
@@ -143,7 +134,7 @@ def check_learn_discriminator(student: Callable[..., Any]) -> str | None:
 
 def _same(a: _Game, b: _Game) -> bool:
     pairs = zip(a.discriminator.parameters(), b.discriminator.parameters(), strict=True)
-    return all(_near(x.detach(), y.detach()) for x, y in pairs)
+    return all(is_near(x.detach(), y.detach()) for x, y in pairs)
 
 
 @exercise(
@@ -170,10 +161,9 @@ def check_optimal_d(student: Callable[[Tensor, Tensor], Tensor]) -> str | None:
         "this is the density of the data alone: where fakes are denser still, even "
         "likely data are probably fake.": p,
     }
-    for hint, value in wrong.items():
-        if _near(answer, value):
-            return hint
-    return None if _near(answer, right) else f"expected {right.tolist()}."
+    if hint := which_mistake(answer, wrong):
+        return hint
+    return None if is_near(answer, right) else f"expected {right.tolist()}."
 
 
 @exercise(

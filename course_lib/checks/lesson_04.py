@@ -3,30 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from course_lib.checks import exercise
-
-
-def _rng(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def _near(a: Any, b: Any, tolerance: float = 1e-4) -> bool:
-    a, b = torch.as_tensor(a).double(), torch.as_tensor(b).double()
-    return a.shape == b.shape and bool(torch.allclose(a, b, rtol=0, atol=tolerance))
-
-
-def _which(answer: Any, wrong: dict[str, Any], tolerance: float = 1e-4) -> str | None:
-    """The hint whose wrong value the answer is."""
-    for hint, value in wrong.items():
-        if _near(answer, value, tolerance):
-            return hint
-    return None
+from course_lib.checks import exercise, is_near, seeded, which_mistake
 
 
 @exercise(
@@ -34,8 +16,8 @@ def _which(answer: Any, wrong: dict[str, Any], tolerance: float = 1e-4) -> str |
     "right: on a line, carrying the k-th smallest to the k-th smallest is cheapest.",
 )
 def check_wasserstein_1d(student: Callable[..., Tensor]) -> str | None:
-    x = torch.randn(50, generator=_rng(1))
-    y = 0.3 + 2 * torch.randn(50, generator=_rng(2))
+    x = torch.randn(50, generator=seeded(1))
+    y = 0.3 + 2 * torch.randn(50, generator=seeded(2))
     a, b = x.sort().values, y.sort().values
     kept = x.clone(), y.clone()
     answer = student(x, y)
@@ -62,11 +44,11 @@ def check_wasserstein_1d(student: Callable[..., Tensor]) -> str | None:
         "sort both sets, not one.": (a - y).abs().mean(),
         "the longest way alone is another distance; take the mean.": gaps.max(),
     }
-    if hint := _which(answer, wrong) or _which(-answer, wrong):
+    if hint := which_mistake(answer, wrong) or which_mistake(-answer, wrong):
         return hint
-    if _near(answer, (x - b).abs().mean()):
+    if is_near(answer, (x - b).abs().mean()):
         return "sort both sets, not one."
-    if not _near(answer, gaps.mean()):
+    if not is_near(answer, gaps.mean()):
         return (
             f"a set and itself plus 3 are at distance 3, not {student(x, x + 3):.3g}."
         )
@@ -78,13 +60,13 @@ def check_wasserstein_1d(student: Callable[..., Tensor]) -> str | None:
     "right: to make this small is to score real images high and generated ones low.",
 )
 def check_critic_loss(student: Callable[..., Tensor]) -> str | None:
-    real = torch.randn(6, generator=_rng(1)) + 0.5
-    fake = torch.randn(9, generator=_rng(2))  # the two batches may differ in size
+    real = torch.randn(6, generator=seeded(1)) + 0.5
+    fake = torch.randn(9, generator=seeded(2))  # the two batches may differ in size
     answer = student(real, fake)
     if not isinstance(answer, Tensor) or answer.shape != ():
         return "return one number, a tensor of shape (): a difference of two means."
     right = fake.mean() - real.mean()
-    if _near(answer, right.abs()) and _near(answer, student(fake, real)):
+    if is_near(answer, right.abs()) and is_near(answer, student(fake, real)):
         return "an absolute value lets the critic score fakes higher as well."
     logistic = F.softplus(-real).mean() + F.softplus(fake).mean()
     hinge = F.relu(1 - real).mean() + F.relu(1 + fake).mean()
@@ -104,9 +86,9 @@ def check_critic_loss(student: Callable[..., Tensor]) -> str | None:
         ),
         "a difference: subtract the mean real score.": fake.mean() + real.mean(),
     }
-    if hint := _which(answer, wrong):
+    if hint := which_mistake(answer, wrong):
         return hint
-    if not _near(answer, right):
+    if not is_near(answer, right):
         return f"for real scores 1 and fake scores 0 it is -1, not {_at(student)}."
     return None
 
@@ -142,7 +124,7 @@ def check_interpolate(student: Callable[..., Tensor]) -> str | None:
         )
     share = share[:, 0]
     if share.std() < 1e-6:
-        if _near(share, again.flatten(1)[:, 0]):
+        if is_near(share, again.flatten(1)[:, 0]):
             return "this is always the same point; draw epsilon by torch.rand."
         return "one epsilon for the whole batch: draw one for each image."
     if share.min() < 0 or share.max() > 1:
@@ -175,7 +157,7 @@ class _Bowl(nn.Module):
     "right: one slope an image, and the optimiser can differentiate it.",
 )
 def check_gradient_norm(student: Callable[..., Tensor]) -> str | None:
-    critic, x = _Bowl(), torch.randn(5, 2, 3, 3, generator=_rng(1))
+    critic, x = _Bowl(), torch.randn(5, 2, 3, 3, generator=seeded(1))
     n = len(x)
     norm = student(critic, x)
     slopes = 1.5 * x.flatten(1).norm(dim=1)
@@ -200,21 +182,21 @@ def check_gradient_norm(student: Callable[..., Tensor]) -> str | None:
             x.flatten(1).norm(dim=1)
         ),
     }
-    if hint := _which(norm.detach(), wrong, 1e-3):
+    if hint := which_mistake(norm.detach(), wrong, 1e-3):
         return hint
-    if not _near(norm.detach(), slopes, 1e-3):
+    if not is_near(norm.detach(), slopes, 1e-3):
         return "for a critic a|x|^2 / 2 the slope at x is a|x|; yours differs."
     graph = norm.grad_fn is not None
     if graph:
         (at_a,) = torch.autograd.grad(norm.sum(), critic.a, allow_unused=True)
-        graph = at_a is not None and _near(at_a, slopes.sum() / 1.5, 1e-3)
+        graph = at_a is not None and is_near(at_a, slopes.sum() / 1.5, 1e-3)
     if not graph:
         return (
             "the slope has no graph back to the critic's weights, so the penalty "
             "would teach nothing: create_graph=True, and no detach() after it."
         )
     labels = torch.arange(1.0, n + 1)
-    if not _near(student(critic, x, labels).detach(), labels * 18**0.5, 1e-3):
+    if not is_near(student(critic, x, labels).detach(), labels * 18**0.5, 1e-3):
         return "with labels, give them to the critic: critic(x, *given)."
     return None
 
@@ -224,7 +206,7 @@ def check_gradient_norm(student: Callable[..., Tensor]) -> str | None:
     "right: going to and fro turns any vector towards the one that is stretched most.",
 )
 def check_power_iteration(student: Callable[..., Tensor]) -> str | None:
-    weight = torch.randn(5, 8, generator=_rng(3))
+    weight = torch.randn(5, 8, generator=seeded(3))
     top = torch.linalg.matrix_norm(weight, 2)
     answer = student(weight, 200)
     if not isinstance(answer, Tensor) or answer.shape != ():
@@ -238,18 +220,18 @@ def check_power_iteration(student: Callable[..., Tensor]) -> str | None:
             weight.abs().sum(dim=1).max()
         ),
     }
-    if hint := _which(answer, wrong):
+    if hint := which_mistake(answer, wrong):
         return hint
     if not answer.isfinite() or answer > 1.001 * top:
         return "it grows without end or too large: normalise u and v in every turn."
-    if not _near(answer, top, 1e-3):
+    if not is_near(answer, top, 1e-3):
         return (
             f"after 200 turns it should be the largest singular value, {top:.3f}, and "
             f"is {answer:.3f}: use each new u for v, each new v for u, every turn."
         )
-    if _near(student(weight, 1), top, 1e-3):
+    if is_near(student(weight, 1), top, 1e-3):
         return "it ignores `steps`: one turn cannot be enough for this matrix."
     square = torch.tensor([[0.0, 3.0], [0.0, 0.0]])
-    if not _near(student(square, 50), 3.0, 1e-3):
+    if not is_near(student(square, 50), 3.0, 1e-3):
         return "a singular value is no eigenvalue: go forth by weight, back by its T."
     return None

@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from course_lib.checks import exercise
-
-
-def _rng(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+from course_lib.checks import exercise, is_near, seeded, which_mistake
 
 
 def _images(n: int, seed: int = 0) -> Tensor:
-    return torch.rand(n, 1, 6, 6, generator=_rng(seed)) - 0.6
-
-
-def _near(a: Any, b: Any, tolerance: float = 1e-5) -> bool:
-    a, b = torch.as_tensor(a).double(), torch.as_tensor(b).double()
-    return a.shape == b.shape and bool(torch.allclose(a, b, rtol=0, atol=tolerance))
+    return torch.rand(n, 1, 6, 6, generator=seeded(seed)) - 0.6
 
 
 class _Bend(nn.Module):
@@ -73,10 +63,9 @@ def check_round_trips(student: Callable[..., Tensor]) -> str | None:
         "add the two ways; their mean halves the weight that the paper gives.": right
         / 2,
     }
-    for hint, value in wrong.items():
-        if _near(answer, value):
-            return hint
-    if not _near(answer, right):
+    if hint := which_mistake(answer, wrong):
+        return hint
+    if not is_near(answer, right):
         return f"expected {right:.4f} for two small translators, got {answer}."
     if not answer.requires_grad:
         return "the loss has no gradient: leave out detach(), item() and no_grad()."
@@ -84,7 +73,7 @@ def check_round_trips(student: Callable[..., Tensor]) -> str | None:
     (full,) = torch.autograd.grad(
         l1(g_ba(g_ab(a)), a) + l1(g_ab(g_ba(b)), b), g_ab.scale
     )
-    if found is None or not _near(found, full):
+    if found is None or not is_near(found, full):
         return (
             "the gradient stops halfway: do not detach the translation, or its "
             "translator never hears that the way back failed."
@@ -100,7 +89,7 @@ def check_round_trips(student: Callable[..., Tensor]) -> str | None:
 def check_judge_step_loss(student: Callable[..., Tensor]) -> str | None:
     judge, translator = nn.Conv2d(1, 1, 3), _Bend(0.8, 0.1)
     with torch.no_grad():
-        judge.weight.copy_(torch.randn(judge.weight.shape, generator=_rng(3)) / 3)
+        judge.weight.copy_(torch.randn(judge.weight.shape, generator=seeded(3)) / 3)
         judge.bias.fill_(0.2)
     real, source = _images(4), _images(4, seed=5)
     fake = translator(source)
@@ -127,11 +116,11 @@ def check_judge_step_loss(student: Callable[..., Tensor]) -> str | None:
         * right,
     }
     for hint, value in wrong.items():
-        if _near(answer, value):
+        if is_near(answer, value):
             return hint
-        if _near(2 * torch.as_tensor(answer).detach(), value) and value is entropy:
+        if is_near(2 * torch.as_tensor(answer).detach(), value) and value is entropy:
             return hint
-    if not _near(answer, right):
+    if not is_near(answer, right):
         return f"expected {right:.4f} for a small judge, got {answer}."
     if not answer.requires_grad:
         return "the loss has no gradient: only the fake is detached, not the answer."
@@ -205,7 +194,7 @@ def check_receptive_field(student: Callable[..., int]) -> str | None:
 def check_half_from_memory(student: Callable[..., Tensor]) -> str | None:
     size, rounds, n = 6, 200, 4
     memory: list[Tensor] = []
-    rng = _rng(0)
+    rng = seeded(0)
     scale = torch.tensor(1.0, requires_grad=True)
     drawn = set()
     for step in range(rounds):
@@ -253,7 +242,7 @@ def check_half_from_memory(student: Callable[..., Tensor]) -> str | None:
         )
 
     def play() -> list[Tensor]:
-        memory, rng = list(torch.arange(8.0).view(8, 1, 1, 1)), _rng(7)
+        memory, rng = list(torch.arange(8.0).view(8, 1, 1, 1)), seeded(7)
         return [student(memory, -fakes.detach(), 8, rng) for _ in range(8)]
 
     if not all(map(torch.equal, play(), play())):

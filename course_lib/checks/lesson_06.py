@@ -9,24 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from course_lib import textbook
-from course_lib.checks import exercise
-
-
-def _rng(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def _near(a: Any, b: Any, tolerance: float = 1e-4) -> bool:
-    a, b = torch.as_tensor(a).double(), torch.as_tensor(b).double()
-    return a.shape == b.shape and bool(torch.allclose(a, b, rtol=0, atol=tolerance))
-
-
-def _which(answer: Any, wrong: dict[str, Any], tolerance: float = 1e-4) -> str | None:
-    """The hint whose wrong value the answer is."""
-    for hint, value in wrong.items():
-        if _near(answer, value, tolerance):
-            return hint
-    return None
+from course_lib.checks import exercise, is_near, seeded, which_mistake
 
 
 def _shape(answer: Any) -> str:
@@ -40,13 +23,13 @@ def _shape(answer: Any) -> str:
     "right: one number an image, and half the error is 6 dB more.",
 )
 def check_peak_snr(student: Callable[..., Tensor]) -> str | None:
-    x = 2 * torch.rand(4, 1, 6, 6, generator=_rng(1)) - 1
-    errors = 0.2 * torch.randn(x.shape, generator=_rng(2))
+    x = 2 * torch.rand(4, 1, 6, 6, generator=seeded(1)) - 1
+    errors = 0.2 * torch.randn(x.shape, generator=seeded(2))
     y = x + errors * torch.tensor([0.3, 1, 2, 4]).view(4, 1, 1, 1)
     answer = student(x, y)
     error = (x - y).flatten(1)
     mse = error.square().mean(dim=1)
-    if _near(answer, 10 * torch.log10(4 / mse.mean())):
+    if is_near(answer, 10 * torch.log10(4 / mse.mean())):
         return (
             "this is the PSNR of the mean error of the batch: one bad image drags all "
             "along. One number an image: flatten(1), then the mean over dim=1."
@@ -75,9 +58,9 @@ def check_peak_snr(student: Callable[..., Tensor]) -> str | None:
             10 * torch.log10(4 / error.square().sum(dim=1))
         ),
     }
-    if hint := _which(answer, wrong, 1e-3):
+    if hint := which_mistake(answer, wrong, 1e-3):
         return hint
-    if not _near(answer, right, 1e-3):
+    if not is_near(answer, right, 1e-3):
         flat = student(torch.zeros(1, 1, 2, 2), torch.ones(1, 1, 2, 2))
         return f"for images that differ by 1 everywhere it is 6.02, not {flat[0]:.3g}."
     return None
@@ -96,8 +79,8 @@ def _classifier() -> nn.Sequential:
             nn.Linear(5, 3),
         )
     with torch.no_grad():
-        net[2].running_mean.uniform_(-0.5, 0.5, generator=_rng(4))
-        net[2].running_var.uniform_(0.5, 2, generator=_rng(5))
+        net[2].running_mean.uniform_(-0.5, 0.5, generator=seeded(4))
+        net[2].running_var.uniform_(0.5, 2, generator=seeded(5))
     return net.train()
 
 
@@ -106,7 +89,7 @@ def _classifier() -> nn.Sequential:
     "right: what the last layer is given, whatever else is in the batch.",
 )
 def check_penultimate(student: Callable[..., Tensor]) -> str | None:
-    net, images = _classifier(), torch.randn(6, 1, 6, 6, generator=_rng(1))
+    net, images = _classifier(), torch.randn(6, 1, 6, 6, generator=seeded(1))
     answer = student(net, images)
     if not isinstance(answer, Tensor):
         return f"return a tensor (N, d), not {_shape(answer)}."
@@ -123,9 +106,9 @@ def check_penultimate(student: Callable[..., Tensor]) -> str | None:
         "that is one layer too early: only the last layer is left out.": early,
         "these are the pixels; let the classifier see them.": images.flatten(1),
     }
-    if hint := _which(answer.detach(), wrong):
+    if hint := which_mistake(answer.detach(), wrong):
         return hint
-    if answer.shape == right.shape and not _near(answer[:1].detach(), alone[:1]):
+    if answer.shape == right.shape and not is_near(answer[:1].detach(), alone[:1]):
         return (
             "the features of an image changed with its neighbours: batch norm is in "
             "training mode. classifier.eval() first."
@@ -137,7 +120,7 @@ def check_penultimate(student: Callable[..., Tensor]) -> str | None:
             f"expected (6, 5), five features an image, got {_shape(answer)}: all "
             "layers but the last."
         )
-    if not _near(answer.detach(), right):
+    if not is_near(answer.detach(), right):
         return "these are not what the last layer is given: classifier[:-1](images)."
     if answer.requires_grad:
         return "a metric needs no gradient, and keeping it costs memory: no_grad()."
@@ -149,7 +132,7 @@ def check_penultimate(student: Callable[..., Tensor]) -> str | None:
     "right: centred, and divided by N - 1, since the mean was estimated too.",
 )
 def check_covariance(student: Callable[..., Tensor]) -> str | None:
-    x = torch.randn(7, 3, generator=_rng(1)) + torch.tensor([2.0, -1.0, 0.5])
+    x = torch.randn(7, 3, generator=seeded(1)) + torch.tensor([2.0, -1.0, 0.5])
     kept = x.clone()
     answer = student(x)
     if not torch.equal(x, kept):
@@ -177,9 +160,9 @@ def check_covariance(student: Callable[..., Tensor]) -> str | None:
             torch.diag(right.diagonal())
         ),
     }
-    if hint := _which(answer, wrong):
+    if hint := which_mistake(answer, wrong):
         return hint
-    if not _near(answer, right):
+    if not is_near(answer, right):
         return "for two features x and -x it is [[v, -v], [-v, v]]; yours differs."
     return None
 
@@ -190,7 +173,7 @@ def check_covariance(student: Callable[..., Tensor]) -> str | None:
 )
 def check_root_trace(student: Callable[..., Tensor]) -> str | None:
     a, b = (
-        torch.cov(torch.randn(3, 9, generator=_rng(i), dtype=torch.double))
+        torch.cov(torch.randn(3, 9, generator=seeded(i), dtype=torch.double))
         + i * torch.diag(torch.tensor([1.0, 0.1, 3.0], dtype=torch.double))
         for i in (1, 2)
     )
@@ -221,13 +204,13 @@ def check_root_trace(student: Callable[..., Tensor]) -> str | None:
             torch.linalg.eigvalsh(a).sqrt() * torch.linalg.eigvalsh(b).sqrt()
         ).sum(),
     }
-    if hint := _which(answer, wrong, 1e-6):
+    if hint := which_mistake(answer, wrong, 1e-6):
         return hint
-    if answer.isfinite() and not _near(answer, right, 1e-6):
+    if answer.isfinite() and not is_near(answer, right, 1e-6):
         eye = torch.eye(2, dtype=torch.double)
         value = student(4 * eye, 9 * eye).item()
         return f"for A = 4 I and B = 9 I in two dimensions it is 12, not {value:.3g}."
-    flat = torch.randn(30, 3, generator=_rng(3), dtype=torch.double)
+    flat = torch.randn(30, 3, generator=seeded(3), dtype=torch.double)
     singular = torch.cov(flat)  # 30 features of 3 images
     value = student(singular, singular)
     if not (answer.isfinite() and value.isfinite()):
@@ -235,7 +218,7 @@ def check_root_trace(student: Callable[..., Tensor]) -> str | None:
             "NaN: rounding leaves eigenvalues slightly below 0, as where images are "
             "fewer than features; clamp(min=0) before each root."
         )
-    if not _near(value / singular.trace(), 1.0, 1e-3):
+    if not is_near(value / singular.trace(), 1.0, 1e-3):
         return "with a singular A it is off: for B = A it is the trace of A."
     return None
 
@@ -245,8 +228,8 @@ def check_root_trace(student: Callable[..., Tensor]) -> str | None:
     "right: no image is compared with itself, so real against real is 0 on average.",
 )
 def check_unbiased_mmd(student: Callable[..., Tensor]) -> str | None:
-    a = torch.randn(5, 3, generator=_rng(1), dtype=torch.double)
-    b = torch.randn(8, 3, generator=_rng(2), dtype=torch.double) + 0.5
+    a = torch.randn(5, 3, generator=seeded(1), dtype=torch.double)
+    b = torch.randn(8, 3, generator=seeded(2), dtype=torch.double) + 0.5
     kernels = [textbook.cubic_kernel(u, v) for u, v in ((a, a), (b, b), (a, b))]
     kept = [k.clone() for k in kernels]
     answer = student(*kernels)
@@ -280,19 +263,19 @@ def check_unbiased_mmd(student: Callable[..., Tensor]) -> str | None:
             sum(within) - 2 * (k_ab.sum() - k_ab.diagonal().sum()) / (k_ab.numel() - 5)
         ),
     }
-    if hint := _which(answer, wrong, 1e-9):
+    if hint := which_mistake(answer, wrong, 1e-9):
         return hint
     ones = [torch.ones(s, s, dtype=torch.double) for s in (4, 6)]
-    if not _near(student(*ones, torch.ones(4, 6, dtype=torch.double)), 0.0, 1e-9):
+    if not is_near(student(*ones, torch.ones(4, 6, dtype=torch.double)), 0.0, 1e-9):
         return "if all kernel values are equal there is no difference: it must be 0."
-    if not _near(answer, right, 1e-9):
+    if not is_near(answer, right, 1e-9):
         few, many = k_aa[:2, :2], k_ab[:2]
-        if _near(student(few, k_bb, many), textbook.unbiased_mmd(few, k_bb, many)):
+        if is_near(student(few, k_bb, many), textbook.unbiased_mmd(few, k_bb, many)):
             return "it depends on N in another way than by the number of pairs."
         return "mean within a, plus mean within b, minus twice the mean across."
     near = a + 0.01  # alike, image by image: the estimate is below 0
     pair = [textbook.cubic_kernel(u, v) for u, v in ((a, a), (near, near), (a, near))]
-    if not _near(student(*pair), textbook.unbiased_mmd(*pair), 1e-9):
+    if not is_near(student(*pair), textbook.unbiased_mmd(*pair), 1e-9):
         return "an unbiased estimate of 0 falls below 0 half of the time; no clamp."
     return None
 
@@ -337,12 +320,12 @@ def check_at_infinity(student: Callable[..., Tensor]) -> str | None:
             values.mean() + slope * x.mean()
         ),
     }
-    if hint := _which(answer, wrong, 1e-3):
+    if hint := which_mistake(answer, wrong, 1e-3):
         return hint
-    if not _near(answer, right, 1e-3):
+    if not is_near(answer, right, 1e-3):
         exact = student(sizes, 5 + 100 / sizes).item()
         return f"for values 5 + 100 / N it is 5, not {exact:.4g}."
     whole = student(sizes.long(), 5 + 100 / sizes)
-    if not _near(whole, 5.0, 1e-3):
+    if not is_near(whole, 5.0, 1e-3):
         return "sizes may be whole numbers; 1 / sizes works, sizes // 1 does not."
     return None

@@ -21,10 +21,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
+from course_lib.base import write_text  # noqa: E402
 from course_lib.datasets import load_images  # noqa: E402
 from course_lib.domains import Domains, sick_and_well, two_clinics  # noqa: E402
 from course_lib.features import for_models  # noqa: E402
-from course_lib.runtime import atomic_path  # noqa: E402
 from course_lib.scoreboard import (  # noqa: E402
     BOARD,
     CONDITIONAL,
@@ -137,9 +137,7 @@ def main():
         "tables": tables,
         "translations": translations,
     }
-    with atomic_path(given.out) as temporary:
-        text = json.dumps(content, indent=1, allow_nan=False) + "\n"
-        temporary.write_text(text, "utf-8")
+    write_text(given.out, json.dumps(content, indent=1, allow_nan=False) + "\n")
     print(f"\nwrote {given.out}")
 
 
