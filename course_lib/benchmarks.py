@@ -16,8 +16,8 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
+from course_lib.base import write_text
 from course_lib.plotting import markdown_table, show_table
-from course_lib.sources import write_text
 
 BENCHMARKS = Path(__file__).with_name("benchmarks.json")
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
