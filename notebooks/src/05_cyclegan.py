@@ -625,9 +625,15 @@ table = [
 plotting.show_table(["T1 to T2", "PSNR (dB)", "SSIM", "gain"], table)
 
 # %% [markdown]
-# Most of what pairs can teach was learned without any pair. (Over three seeds,
-# with 1000 steps, the gain was 90, 91 and 90 %.) Where is the rest? The mean
-# absolute error by tissue, in per cent of the grey scale:
+# Most of what pairs can teach was learned without any pair. One seed is an
+# anecdote; three:
+
+# %% tags=["nbval-ignore-output"]
+show_benchmark("cyclegan")
+
+# %% [markdown]
+# Where is the rest? The mean absolute error by tissue, in per cent of the grey
+# scale:
 
 # %% tags=["nbval-ignore-output"]
 kinds = ["csf", "grey matter", "white matter", "muscle/skin", "lesions"]
@@ -737,13 +743,10 @@ plotting.show_table(["loss", "cycle error", "grey over white", "SSIM"], table)
 #   ramp.
 #
 # So the cycle error does not tell a right translator from a wrong one. How
-# often does luck fail? One seed is an anecdote. SSIM after 500 steps, from
-# `tests/benchmarks/bench_cyclegan.py`:
-#
-# | cycle weight | seed 0 | seed 1 | seed 2 |
-# |---|--:|--:|--:|
-# | with the ramp | 0.796 | 0.794 | 0.791 |
-# | all at once | 0.766 | 0.480 | 0.476 |
+# often does luck fail?
+
+# %% tags=["nbval-ignore-output"]
+show_benchmark("cyclegan_ramp")
 
 # %% tags=["nbval-check-output"]
 print_facts(
@@ -1028,9 +1031,14 @@ plotting.show_table(
 # good a one. It made no mistake: it was asked for images that pass as T2 of
 # volunteers, and volunteers have no lesions. Cohen, Luck and Honari showed it
 # on MR of brain tumours in 2018, in both directions: a pile with too many
-# lesions makes the translator *paint* lesions into healthy heads.
-#
-# Over three seeds: patients 56, 47 and 54 % found, volunteers 4, 7 and 3 %.
+# lesions makes the translator *paint* lesions into healthy heads. Over three
+# seeds:
+
+# %% tags=["nbval-ignore-output"]
+show_benchmark("cyclegan_lesions")
+
+# %% [markdown]
+# What holds on every machine:
 
 # %% tags=["nbval-check-output"]
 good, bad = quality["patients"], quality["volunteers"]

@@ -114,7 +114,7 @@ def main() -> int:
 
     quality: dict[str, list] = {"copy": [], "CycleGAN": [], "pairs": []}
     found: dict[str, list] = {name: [] for name in piles}
-    ramps: dict[str, list] = {"ramp": [], "full weight at once": []}
+    ramps: dict[str, list] = {"with the ramp": [], "all at once": []}
     for seed in range(options.seeds):
         start = time.process_time()
         made = {"copy": test_t1}
@@ -131,7 +131,7 @@ def main() -> int:
             x = translate(net, test_t1)
             scores = psnr(x, test_t2).mean().item(), ssim(x, test_t2).mean().item()
             found[name].append((*scores, recall(x, test_t2, test)))
-        for name, ramp in (("ramp", 0.5), ("full weight at once", 0.0)):
+        for name, ramp in (("with the ramp", 0.5), ("all at once", 0.0)):
             net = unpaired(t1, t2, options.steps // 2, seed, ramp)
             ramps[name].append((ssim(translate(net, test_t1), test_t2).mean().item(),))
         spent = time.process_time() - start
@@ -150,6 +150,12 @@ def main() -> int:
         for name, title, rows, columns in (
             ("cyclegan", f"T1 to T2, {options.steps} steps", quality, QUALITY),
             ("cyclegan_lesions", f"Target pile, {steps} steps", found, FOUND),
+            (
+                "cyclegan_ramp",
+                f"Weight of the cycle, T1 to T2, {steps} steps",
+                ramps,
+                ("SSIM",),
+            ),
         ):
             by_column = {
                 row: dict(zip(columns, zip(*seeds, strict=True), strict=True))
