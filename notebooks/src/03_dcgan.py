@@ -1430,7 +1430,7 @@ for name, edit in uppers.items():
         g = new_pair(8)[G]
         if edit:
             swap(g, *edit[1:])
-        powers.append(grid_power(draw(g, z_score[:250])))
+        powers.append(grid_power(draw(g.to(device), z_score[:250])))
     untrained[name] = sum(powers) / len(powers)
     x = draw(short_run(edit)[0] if edit else base_mean)
     trained[name] = grid_power(x), distance(x)
@@ -1718,7 +1718,7 @@ def train_large(g, d, data, steps, batch_size=128):
 # course ships that generator.
 
 # %% tags=["nbval-ignore-output"]
-large = Generator(128, 64, 64)
+large = Generator(128, 64, 64).to(device)
 if device.type == "cuda":
     n_large = per_budget(budget, smoke=500, lab=None, full=None)
     many = load_images("phantom", "train", 64, n=n_large)[0]
