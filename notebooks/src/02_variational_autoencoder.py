@@ -1656,7 +1656,7 @@ def train_large(big, images, steps, batch_size=128):
 # course ships that decoder.
 
 # %% tags=["nbval-ignore-output"]
-big = VAE(Encoder(128, 64, 64), Decoder(64, 64, 64), 64)
+big = VAE(Encoder(128, 64, 64), Decoder(64, 64, 64), 64).to(device)
 if device.type == "cuda":
     n_large = per_budget(budget, smoke=500, lab=None, full=None)
     many = load_images("phantom", "train", 64, n=n_large)[0]

@@ -1393,7 +1393,7 @@ def train_large(g, c, data, steps):
 # course ships that generator.
 
 # %% tags=["nbval-ignore-output"]
-large = Generator(64, 64, 64)
+large = Generator(64, 64, 64).to(device)
 if device.type == "cuda":
     n_large = per_budget(budget, smoke=500, lab=None, full=None)
     many = load_images("phantom", "train", 64, n=n_large)[0]
