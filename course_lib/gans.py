@@ -79,6 +79,34 @@ class Generator(nn.Module):
         return self.blocks(self.unflatten(self.project(z)))
 
 
+class Residual(nn.Module):
+    """x plus what one more layer finds in it. (N, C, H, W) -> (N, C, H, W), any H, W.
+
+    x + ReLU(batch norm(3 x 3 convolution of x)): a deeper block whose gradient also
+    goes straight through (He et al. 2016).
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + F.relu(self.norm(self.conv(x)))
+
+
+def with_residuals(generator: Generator) -> Generator:
+    """The same generator, with a `Residual` before each up-convolution but the last.
+
+    In place, and before `init_weights` and the optimiser; z and images as before. The
+    last has the largest map, where a layer more would cost the most.
+    """
+    *inner, _last, _tanh = generator.blocks
+    for block in inner:
+        block.insert(2, Residual(block[0].num_features))  # behind batch norm and ReLU
+    return generator
+
+
 def down_block(c_in: int, c_out: int, norm: str = "batch") -> nn.Sequential:
     """A convolution that halves the side, a norm and LeakyReLU.
 

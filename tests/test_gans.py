@@ -13,6 +13,7 @@ from course_lib.gans import (
     Discriminator,
     Generator,
     PointNet,
+    Residual,
     diff_augment,
     discriminator_loss,
     generator_loss,
@@ -23,6 +24,7 @@ from course_lib.gans import (
     ring_of_gaussians,
     update_discriminator,
     update_generator,
+    with_residuals,
 )
 
 LOGITS = torch.tensor([-3.0, -0.5, 0.0, 2.0])
@@ -105,6 +107,38 @@ def test_spectral_norm_bounds_every_layer():
     d.eval()
     norms = [torch.linalg.matrix_norm(m.weight.flatten(1), 2).item() for m in layers]
     assert len(norms) == 3 and all(abs(n - 1) < 0.02 for n in norms)
+
+
+def test_a_residual_adds_relu_of_batch_norm_of_a_convolution():
+    layer, x = Residual(3), torch.randn(4, 3, 5, 6)
+    h = F.conv2d(x, layer.conv.weight, padding=1)
+    mean, variance = h.mean((0, 2, 3)), h.var((0, 2, 3), correction=0)
+    h = (h - mean[:, None, None]) / (variance + 1e-5)[:, None, None] ** 0.5
+    assert torch.allclose(layer(x), x + h.clamp(min=0), atol=1e-5)
+
+
+@pytest.mark.parametrize(("size", "found"), [(16, 1), (28, 1), (32, 2), (64, 3)])
+def test_residuals_stand_behind_relu_before_all_up_convolutions_but_the_last(
+    size, found
+):
+    g = with_residuals(Generator(8, width=8, image_size=size))
+    order = [nn.BatchNorm2d, nn.ReLU, Residual, nn.ConvTranspose2d]
+    *inner, last, tanh = g.blocks
+    assert [[type(layer) for layer in block] for block in inner] == [order] * found
+    assert len(last) == 3 and isinstance(tanh, nn.Tanh)
+    assert g(torch.randn(2, 8)).shape == (2, 1, size, size)
+
+
+def test_residuals_that_say_nothing_leave_the_image_as_it_was():
+    g, z = Generator(8, width=8).eval(), torch.randn(2, 8)
+    before = g(z)
+    assert with_residuals(g) is g
+    g.eval()
+    assert not torch.allclose(g(z), before)
+    for layer in g.modules():
+        if isinstance(layer, Residual):
+            nn.init.zeros_(layer.norm.weight)
+    assert torch.equal(g(z), before)
 
 
 def test_init_draws_weights_near_0_and_batch_norm_scales_near_1():

@@ -1656,7 +1656,7 @@ def train_large(big, images, steps, batch_size=128):
 # phantom: the course ships that decoder.
 
 # %% tags=["nbval-ignore-output"]
-big = VAE(Encoder(128, 64, 64), Decoder(64, 64, 64), 64)
+big = VAE(Encoder(128, 64, 64), Decoder(64, 64, 64), 64).to(device)
 gpu_steps = per_budget(budget, smoke=0, lab=2000, full=8000)
 if device.type == "cuda" and gpu_steps:
     many = load_images("phantom", "train", 64)[0]
@@ -1667,8 +1667,7 @@ else:
     large = big.decoder
     large_origin = load_weights("vae_large_phantom_64", large)["budget"]
 with torch.no_grad():
-    large = large.to(device).eval()
-    pictures = large(torch.randn(8, 64, device=device)).float().cpu()
+    pictures = large.eval()(torch.randn(8, 64, device=device)).float().cpu()
 plotting.show_images(
     pictures,
     columns=8,

@@ -1393,7 +1393,7 @@ def train_large(g, c, data, steps):
 # phantom: the course ships that generator.
 
 # %% tags=["nbval-ignore-output"]
-large = Generator(64, 64, 64)
+large = Generator(64, 64, 64).to(device)
 gpu_steps = per_budget(budget, smoke=0, lab=1500, full=6000)
 if device.type == "cuda" and gpu_steps:
     many = load_images("phantom", "train", 64)[0]
@@ -1404,8 +1404,7 @@ else:
     manifest = training.load_weights("wgan_large_phantom_64", large)
     large_origin = manifest["budget"]
 with torch.no_grad():
-    large = large.to(device).eval()
-    pictures = large(torch.randn(16, 64, device=device)).float().cpu()
+    pictures = large.eval()(torch.randn(16, 64, device=device)).float().cpu()
 plotting.show_images(
     pictures,
     columns=8,

@@ -748,6 +748,9 @@ plotting.show_table(["loss", "cycle error", "grey over white", "SSIM"], table)
 # %% tags=["nbval-ignore-output"]
 show_benchmark("cyclegan_ramp")
 
+# %% [markdown]
+# Two facts that hold on every machine:
+
 # %% tags=["nbval-check-output"]
 print_facts(
     {
