@@ -1403,16 +1403,23 @@ def resized(layer):
     return nn.Sequential(nn.Upsample(scale_factor=2), conv.apply(init_weights))
 
 
-def grid_power(x):
-    """Power of the variance map at every second pixel, over that at 0."""
-    power = torch.fft.fft2(x.var(dim=0).mean(dim=0)).abs()
-    half = x.shape[-1] // 2
+def variance_map(x):
+    """How much each pixel varies over images. (N, C, S, S) -> (S, S)."""
+    return x.var(dim=0).mean(dim=0)
+
+
+def grid_power(variances):
+    """Power of a variance map at every second pixel, over that at 0."""
+    power = torch.fft.fft2(variances).abs()
+    half = len(variances) // 2
     ends = power[0, half] + power[half, 0] + power[half, half]
     return (ends / power[0, 0]).item()
 
 
 # %% [markdown]
-# Untrained first (the mean of eight networks), then after the short run.
+# Untrained first, then after the short run. Random weights have a pattern of
+# their own, each network another; what the mean map of eight networks keeps is
+# the kernel's.
 
 # %%
 uppers = {
@@ -1422,18 +1429,19 @@ uppers = {
     "resize, kernel 3": (G, nn.ConvTranspose2d, resized),
 }
 untrained = {}
-trained = {"real": (grid_power(real_b), baselines["real, other half"])}
+real_grid = grid_power(variance_map(real_b))
+trained = {"real": (real_grid, baselines["real, other half"])}
 torch.manual_seed(seed)
 for name, edit in uppers.items():
-    powers = []
+    maps = []
     for _ in range(8):
         g = new_pair(8)[G]
         if edit:
             swap(g, *edit[1:])
-        powers.append(grid_power(draw(g, z_score[:250])))
-    untrained[name] = sum(powers) / len(powers)
+        maps.append(variance_map(draw(g, z_score[:250])))
+    untrained[name] = grid_power(sum(maps))
     x = draw(short_run(edit)[0] if edit else base_mean)
-    trained[name] = grid_power(x), distance(x)
+    trained[name] = grid_power(variance_map(x)), distance(x)
 trained |= shipped["metrics"]["trained"] if shipped else {}
 
 # %% [markdown]
@@ -1449,7 +1457,7 @@ show_table(["", "untrained", "trained", "distance"], rows)
 # %% [markdown]
 # Odd kernels start with the pattern, and training has to work against it; see
 # how far it got, and what it cost. A kernel that is a multiple of the stride
-# starts with less of it, and resizing with the least.
+# starts with little of it, and so does resizing.
 
 # %% tags=["nbval-check-output"]
 for k, t in overlap.items():
