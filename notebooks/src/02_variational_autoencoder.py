@@ -81,9 +81,9 @@ seed = 0
 generator = seed_everything(seed)
 device = pick_device()
 latent_dim = 32
-less = min(1.0, 32 / image_size)  # larger images: fewer steps
-steps = int(less * per_budget(budget, smoke=4, lab=1700, full=15_000))
-side_steps = int(less * per_budget(budget, smoke=2, lab=700, full=6_000))
+less = min(1.0, 32 / image_size)  # larger images: shorter experiments
+steps = per_budget(budget, smoke=4, lab=1700, full=15_000)
+side_steps = per_budget(budget, smoke=2, lab=700, full=6_000)
 few_steps = int(less * per_budget(budget, smoke=90, lab=600, full=4_000))
 hidden = per_budget(budget, smoke=128, lab=256, full=512)
 n_train = per_budget(budget, smoke=int(2000 * less), lab=None, full=None)

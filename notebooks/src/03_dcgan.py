@@ -112,15 +112,17 @@ image_size = 32
 seed = 0
 
 # %% [markdown]
-# What follows from them.
+# What follows from them. Larger images get smaller batches, and the many short
+# runs of *Break it* fewer steps.
 
 # %%
 rng = seed_everything(seed)
 device = pick_device()
 threads = torch.get_num_threads()
-latent_dim, width, batch_size = 64, 32, 64
-less = min(1.0, 32 / image_size)  # larger images: fewer steps
-steps = int(less * per_budget(budget, smoke=16, lab=1400, full=20_000))
+latent_dim, width = 64, 32
+less = min(1.0, 32 / image_size)
+batch_size = int(less * 64)
+steps = per_budget(budget, smoke=16, lab=1400, full=20_000)
 few_steps = int(less * per_budget(budget, smoke=4, lab=400, full=3000))
 stages = per_budget(budget, smoke=2, lab=8, full=16)
 n_train = per_budget(budget, smoke=2000, lab=None, full=None)
@@ -681,7 +683,7 @@ def train(
 ):
     """Train a pair; its mean generator. `options` are make_train_step's."""
     # On batches this small two threads wait for each other.
-    torch.set_num_threads(threads if feed.batch_size >= 64 else 1)
+    torch.set_num_threads(threads if feed.batch_size >= batch_size else 1)
     g, d = nets["generator"], nets["discriminator"]
     opts = adam(g, rates[0], betas), adam(d, rates[1], betas)
     step = make_train_step(g, d, *opts, **(options or {}))
@@ -891,7 +893,7 @@ feed = batches(
 asked = train(
     pair,
     feed,
-    int(less * per_budget(budget, smoke=4, lab=800, full=8000)),
+    per_budget(budget, smoke=4, lab=800, full=8000),
     (1e-5, 1e-5) if shipped_pair else (1e-3, 1e-3),
 )
 print(f"{class_card.name}: {len(x_class):,} images of {classes} classes")
