@@ -971,7 +971,8 @@ plotting.show_rows(
 
 # %% [markdown]
 # Predicted and measured number of living dimensions (those with more than 0.1
-# nats). A network can fold several directions into one, so it may need fewer.
+# nats). A network can fold several directions into one, so it may need fewer;
+# where it had few steps, dimensions that must die may still linger.
 
 # %% tags=["nbval-ignore-output"]
 alive, predicted = {}, {}
