@@ -85,6 +85,7 @@ less = min(1.0, 32 / image_size)  # larger images: shorter experiments
 steps = per_budget(budget, smoke=4, lab=1700, full=15_000)
 side_steps = per_budget(budget, smoke=2, lab=700, full=6_000)
 few_steps = int(less * per_budget(budget, smoke=90, lab=600, full=4_000))
+few_steps = max(90, few_steps)
 hidden = per_budget(budget, smoke=128, lab=256, full=512)
 n_train = per_budget(budget, smoke=int(2000 * less), lab=None, full=None)
 n_test = per_budget(budget, smoke=int(250 * less), lab=750, full=1_000)
