@@ -685,10 +685,14 @@ def make_train_step(
 # lesson 03, so it gets fewer.
 #
 # The paper gives the critic five steps for one of the generator. On two cores
-# that is a luxury: here it gets one, at twenty times the paper's rate.
+# that is a luxury: here it gets one, at twenty times the paper's rate. And the
+# paper's $\lambda = 10$ grows with the side of an image, as $W_1$ in units of
+# the image does: so the slope that the critic buys, $1 + W_1 / 2\lambda$,
+# stays near 1.
 
 # %%
 C = 0.03  # where clipping starts; the paper has 0.01
+LAMBDA = 10 * max(1.0, image_size / 32)
 RECIPES = {  # norm of the critic, steps at budget lab
     "DCGAN": ("batch", 900),
     "WGAN, clipped": ("none", 850),
@@ -714,7 +718,7 @@ def learner(kind, g, c, rate=1.0):
     if kind == "spectral norm, hinge":
         both = adam(g, 1e-3), adam(c, 1e-3)
         return gans.make_train_step(g, c, *both, kind="hinge"), both
-    bound = {"n_critic": 1, "gp_images": 16}
+    bound = {"n_critic": 1, "gp_images": 16, "lambda_gp": LAMBDA}
     both = adam(g, 2e-3), adam(c, 2e-3)
     if kind == "WGAN, clipped":  # the paper's optimiser: no momentum
         bound = {"n_critic": 1, "lambda_gp": 0, "clip": C}
