@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import html
 import math
+import os
 import signal
 import sys
 import threading
@@ -229,11 +230,12 @@ def capture_step(
     (images, or a tuple of tensors) shows the shape that all later ones must have; it is
     used for three steps to warm up. A step may draw random numbers, but not ask the GPU
     for a value (`.item()`), nor do something else each time. The rates of `optimizers`
-    (Adam) become tensors, which schedules made before go on moving. Without a GPU
-    `train_step` comes back as it is.
+    (Adam) become tensors, which schedules made before go on moving. Without a GPU, and
+    under torchrun, where processes meet in each step, `train_step` comes back as it is.
     """
     tensors = [batch] if isinstance(batch, Tensor) else list(batch)
-    if tensors[0].device.type != "cuda":
+    alone = os.environ.get("WORLD_SIZE", "1") == "1"
+    if tensors[0].device.type != "cuda" or not alone:
         return train_step
     for group in (group for opt in optimizers for group in opt.param_groups):
         group["capturable"] = True
