@@ -1177,10 +1177,10 @@ edges = {
 # The residual, beside the noise that the model believes in.
 
 # %% tags=["nbval-ignore-output"]
-believed = sigma * torch.randn(residual[:3].shape, generator=generator)
+believed = sigma * torch.randn(residual[:2].shape, generator=generator)
 plotting.show_rows(
     {
-        "residual x 2": 2 * residual[:3],
+        "residual x 2": 2 * residual[:2],
         "believed x 2": 2 * believed,
     },
     size=0.8,
@@ -1281,11 +1281,11 @@ print(told_history)
 
 # %% tags=["nbval-ignore-output"]
 told_z = torch.randn(
-    4, told_dim, generator=torch.Generator().manual_seed(seed)
+    3, told_dim, generator=torch.Generator().manual_seed(seed)
 )
 told_rows = {}
 for k, name in enumerate(card.class_names):
-    wanted = torch.full((4,), k, device=device)
+    wanted = torch.full((3,), k, device=device)
     with torch.no_grad():
         told_rows[str(name)] = conditional.decode(
             told_z.to(device), wanted
@@ -1636,11 +1636,10 @@ checks.check_importance_weighted_bound(importance_weighted_bound)
 
 # %% [markdown]
 # ## On a GPU
-# The same VAE at 64 px and twice the width, on the phantom. A network this
-# small keeps a GPU waiting: its kernels are over before Python has named the
-# next one. `capture_step` records one step as a **CUDA graph** and replays it
-# without Python. What changes from step to step must then live in a tensor,
-# which the recording reads anew: the rate, and the factor of the KL.
+# The same VAE at 64 px and twice the width, on the phantom. So small a network
+# keeps a GPU waiting for Python to name the next kernel. `capture_step`
+# records one step as a **CUDA graph** and replays it. What changes from step
+# to step lives in tensors that are read anew: the rate, the KL's factor.
 
 
 # %%
@@ -1667,8 +1666,7 @@ def train_large(big, images, steps, batch_size=128):
 
 
 # %% [markdown]
-# On a GPU this trains (not at `smoke`). Elsewhere you see what one made of the
-# phantom: the course ships that decoder.
+# On a GPU this trains (not at `smoke`); elsewhere you see what one made.
 
 # %% tags=["nbval-ignore-output"]
 big = VAE(Encoder(128, 64, 64), Decoder(64, 64, 64), 64).to(device)
@@ -1691,18 +1689,16 @@ plotting.show_images(
 )
 
 # %% [markdown]
-# What each measure gained (guess first: is it bfloat16?), and what the
-# training came to:
+# What each measure gained (guess first: is it bfloat16?):
 
 # %% tags=["nbval-ignore-output"]
 show_benchmark("gpu_vae_speed")
 show_benchmark("gpu_vae_training")
 
 # %% [markdown]
-# bfloat16 alone is *slower* here: it halves the memory, and each cast is one
-# more kernel to name. What the GPU lacked was work, and the graph gives it.
-
-# %% [markdown]
+# bfloat16 alone is *slower* here: each cast is one more kernel to name. What
+# the GPU lacked was work, and the graph gives it.
+#
 # Keep the weights of this run for the readers of budget `smoke`. (Does nothing
 # unless a maintainer runs `build --weights`.)
 

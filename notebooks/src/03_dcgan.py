@@ -927,8 +927,8 @@ print(f"{class_card.name}: {len(x_class):,} images of {classes} classes")
 # %% tags=["nbval-ignore-output"]
 rows = {}
 for k, name in enumerate(names):
-    y = torch.full((4,), k)
-    rows[name] = draw(asked, z_score[:4], y)
+    y = torch.full((3,), k)
+    rows[name] = draw(asked, z_score[:3], y)
 show_rows(
     rows,
     size=0.75,
@@ -1758,9 +1758,9 @@ if device.type == "cuda" and gpu_steps:
 else:
     large_origin = load_weights("dcgan_large_phantom_64", large)["budget"]
 show_images(
-    draw(large, torch.randn(4, 128)),
-    columns=4,
-    alt="Four images of 64 pixels by the large generator",
+    draw(large, torch.randn(3, 128)),
+    columns=3,
+    alt="Three images of 64 pixels by the large generator",
     caption=f"phantom, 64 px, {large_origin}",
 )
 

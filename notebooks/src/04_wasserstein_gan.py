@@ -1410,11 +1410,11 @@ else:
     manifest = training.load_weights("wgan_large_phantom_64", large)
     large_origin = manifest["budget"]
 with torch.no_grad():
-    pictures = large.eval()(torch.randn(16, 64, device=device)).float().cpu()
+    pictures = large.eval()(torch.randn(8, 64, device=device)).float().cpu()
 plotting.show_images(
     pictures,
     columns=8,
-    alt="Sixteen generated images at 64 px",
+    alt="Eight generated images at 64 px",
     caption=f"phantom, 64 px, {large_origin}",
 )
 
