@@ -26,7 +26,7 @@ from course_lib.distances import (
 )
 from course_lib.evaluation import feature_scores, jackknife_widths
 from course_lib.features import Extractor
-from course_lib.plotting import COLOURS, to_uint8
+from course_lib.plotting import COLOURS, figure_image, small_png, to_uint8
 from course_lib.runtime import one_thread
 
 RESIZES = ("none", "nearest", "bilinear", "bicubic", "antialiased")
@@ -474,10 +474,7 @@ def to_figure(sandbox: Sandbox, setting: Setting) -> bytes:
     )
     axis.title.set_fontsize(9)
     axis.spines[["top", "right"]].set_visible(False)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=80, facecolor="w")
-    plt.close(figure)
-    plot = Image.open(buffer).convert("RGB")
+    plot = figure_image(figure)
     scale = max(1, plot.width // (8 * sandbox.fresh.shape[-1] + 16))
     strip = _picture(sandbox, setting, scale, 8)
     strip = strip.point(lambda grey: grey // 8 * 255 // 31)
@@ -485,10 +482,7 @@ def to_figure(sandbox: Sandbox, setting: Setting) -> bytes:
     left = max(0, (plot.width - strip.width) // 2)
     twin.paste(strip.convert("RGB"), (left, 0), strip.getchannel("A"))
     twin.paste(plot, (0, strip.height))
-    buffer = io.BytesIO()
-    # 128 colours: half of the bytes in a committed notebook
-    twin.quantize(128, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
-    return buffer.getvalue()
+    return small_png(twin, colours=128)
 
 
 def preset_of(setting: Setting) -> str | None:

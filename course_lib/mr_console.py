@@ -6,7 +6,6 @@ tests hold the two equal. All times in ms.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,7 +20,7 @@ from course_lib.phantoms import (
     render,
     spin_echo,
 )
-from course_lib.plotting import COLOURS
+from course_lib.plotting import COLOURS, figure_image, small_png
 
 SHOWN = {  # tissue -> what the reader sees, colour, dash of the line
     "csf": ("CSF", COLOURS[0], ""),
@@ -249,10 +248,7 @@ def to_figure(
             axis.set_xscale("log")
     axes[0].set_ylabel("signal")
     axes[1].legend(frameon=False, fontsize=8)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=80, facecolor="w")
-    plt.close(figure)
-    plots = Image.open(buffer).convert("RGB")
+    plots = figure_image(figure)
     scale = max(1, plots.height // maps.shape[1])  # whole: each pixel stays a square
     pixels = mr_image(maps, **times) // 6 * 6  # 43 greys are enough here
     slice_ = Image.fromarray(pixels.repeat(scale, axis=0).repeat(scale, axis=1))
@@ -261,7 +257,4 @@ def to_figure(
     )
     twin.paste(slice_, (0, (twin.height - slice_.height) // 2))
     twin.paste(plots, (slice_.width, (twin.height - plots.height) // 2))
-    buffer = io.BytesIO()
-    # 256 colours: a third of the bytes in a committed notebook
-    twin.quantize(256, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
-    return buffer.getvalue()
+    return small_png(twin, colours=256)

@@ -6,14 +6,14 @@ name, no date, no code. It is written only where a person sees the answer of a c
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import warnings
 from pathlib import Path
 
+from course_lib.base import write_csv, write_text
 from course_lib.plotting import COLOURS
-from course_lib.runtime import atomic_path, cache_dir, has_front_end
+from course_lib.runtime import cache_dir, has_front_end
 
 WAIT_S = 2.0  # for another lesson that keeps its progress
 Record = dict[str, dict[str, int | bool]]
@@ -62,9 +62,7 @@ def keep(exercise: str, solved: bool) -> None:
             if not now["solved"]:
                 tries = int(now["tries"]) + 1
                 record[exercise] = {"solved": solved, "tries": tries}
-                with atomic_path(path) as temporary:
-                    text = json.dumps(dict(sorted(record.items())), indent=1)
-                    temporary.write_text(text, "utf-8")
+                write_text(path, json.dumps(dict(sorted(record.items())), indent=1))
     except (OSError, Timeout) as problem:
         warnings.warn(f"your progress could not be kept: {problem}", stacklevel=2)
 
@@ -110,14 +108,12 @@ def show_progress() -> None:
 
 def export_progress(path: Path | str = "progress.csv") -> Path:
     """Write the record as CSV: exercise, solved, tries. Returns where it is."""
-    path = Path(path)
-    with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
-        table = csv.writer(file)
-        table.writerow(["exercise", "solved", "tries"])
-        for number, state in sorted(
-            read_progress().items(), key=lambda x: _order(x[0])
-        ):
-            table.writerow([number, int(state["solved"]), state["tries"]])
+    path, record = Path(path), read_progress()
+    rows = [
+        (number, int(record[number]["solved"]), record[number]["tries"])
+        for number in sorted(record, key=_order)
+    ]
+    write_csv(path, [("exercise", "solved", "tries"), *rows])
     return path
 
 

@@ -190,13 +190,7 @@ class Scrubber(BrowserWidget):
             axis.spines[["top", "right"]].set_visible(False)
             if len(names) > 1:
                 axis.legend(frameon=False, fontsize=6, handlelength=1.5)
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=80, facecolor="w")
-        plt.close(figure)
-        small = io.BytesIO()
-        picture = Image.open(buffer).convert("RGB")
-        picture.quantize(32, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
-        return small.getvalue()
+        return plotting.small_png(plotting.figure_image(figure), colours=32)
 
     def _repr_mimebundle_(self, include=None, exclude=None):
         data, metadata = super()._repr_mimebundle_(include, exclude)

@@ -32,12 +32,12 @@ from torch import Tensor, nn
 
 from course_lib import gans, translation, variational, wasserstein
 from course_lib.autoencoders import Decoder, Encoder
+from course_lib.base import atomic_path
 from course_lib.benchmarks import PAGE, save_benchmark
 from course_lib.datasets import batches, load_images, load_pairs
 from course_lib.features import course_extractor
 from course_lib.metrics import frechet_distance, frechet_statistics, ssim
 from course_lib.pixels import to_uint8
-from course_lib.runtime import atomic_path
 from course_lib.training import (
     EMA,
     autocast,
@@ -55,6 +55,12 @@ VARIANTS = {  # what each adds to the one before
     "and channels_last": ("bf16", "last"),
     "and one CUDA graph": ("bf16", "last", "graph"),
 }
+SHAPES = {  # the images of a step
+    "vae": (128, 1, 64, 64),
+    "dcgan": (128, 1, 64, 64),
+    "wgan": (5 * 64, 1, 64, 64),
+    "cyclegan": (4, 1, 128, 128),
+}
 
 
 @dataclass
@@ -65,7 +71,6 @@ class Run:
     draws: nn.Module  # the part that is kept and scored
     step: Callable[[Any], dict[str, Tensor]]
     optimizers: list[torch.optim.Optimizer]
-    batch: tuple[int, ...]  # shape of the images of a step
     latent_dim: int = 0  # of what draws
     pairs: bool = False
     dear: Tensor | None = None  # the factor of a VAE's KL
@@ -89,8 +94,7 @@ def vae(device: torch.device, precision: Callable, layout: Any) -> Run:
         translation.descend(optimizer, (nll + dear * kl.sum(1)).mean())
         return {"-ELBO": (nll + kl.sum(1)).mean()}
 
-    shape = (128, 1, 64, 64)
-    return Run(nets, nets.decoder, step, [optimizer], shape, 64, dear=dear)
+    return Run(nets, nets.decoder, step, [optimizer], 64, dear=dear)
 
 
 def dcgan(device: torch.device, precision: Callable, layout: Any) -> Run:
@@ -100,7 +104,7 @@ def dcgan(device: torch.device, precision: Callable, layout: Any) -> Run:
     nets.to(device, memory_format=layout)
     opts = [adam(net, 1e-3) for net in nets]
     step = gans.make_train_step(*nets, *opts)
-    return Run(nets, nets[0], _within(precision, step), opts, (128, 1, 64, 64), 128)
+    return Run(nets, nets[0], _within(precision, step), opts, 128)
 
 
 def wgan(device: torch.device, precision: Callable, layout: Any) -> Run:
@@ -109,7 +113,7 @@ def wgan(device: torch.device, precision: Callable, layout: Any) -> Run:
     nets = nn.ModuleList(pair).to(device, memory_format=layout)
     opts = [adam(net, 5e-4, (0.0, 0.9)) for net in nets]
     step = wasserstein.make_train_step(*nets, *opts, n_critic=5)
-    return Run(nets, nets[0], _within(precision, step), opts, (5 * 64, 1, 64, 64), 64)
+    return Run(nets, nets[0], _within(precision, step), opts, 64)
 
 
 def cyclegan(device: torch.device, precision: Callable, layout: Any) -> Run:
@@ -120,7 +124,7 @@ def cyclegan(device: torch.device, precision: Callable, layout: Any) -> Run:
     step = translation.make_cyclegan_step(
         nets, *opts, warm_up=TRAININGS["cyclegan"] // 2, precision=precision
     )
-    return Run(nets, nets.g_ab, step, opts, (4, 1, 128, 128), pairs=True)
+    return Run(nets, nets.g_ab, step, opts, pairs=True)
 
 
 def _within(precision: Callable, step: Callable) -> Callable:
@@ -147,7 +151,7 @@ def build(
     torch.manual_seed(0)
     run = LESSONS[name](device, precision, layout)
     if data is None:
-        data = torch.rand(run.batch, device=device) * 2 - 1
+        data = torch.rand(SHAPES[name], device=device) * 2 - 1
         data = (data, data.flip(3)) if run.pairs else data
     step, opts = run.step, run.optimizers
     rates = [translation.linear_decay(opt, steps) for opt in opts if steps]
@@ -182,7 +186,7 @@ def measure(name: str, device: torch.device, seconds: float, rounds: int) -> dic
             most = torch.cuda.max_memory_allocated() - before
             rows[variant]["MiB"] = [most / 2**20]
         steps[variant] = step, batch, run
-    n = run.batch[0] * (1 + run.pairs)
+    n = SHAPES[name][0] * (1 + run.pairs)
     for turn in range(rounds):
         for variant in list(steps) if turn % 2 else list(steps)[::-1]:
             step, batch, _ = steps[variant]
@@ -219,8 +223,7 @@ def train(name: str, device: torch.device, steps: int, n: int, stages: int) -> t
     else:
         piles = (load_images("phantom", "train", 64, n=3 * n)[0],)
     variant = list(VARIANTS)[-1]
-    length = {"wgan": 320, "cyclegan": 4}.get(name, 128)
-    feed = batches(*piles, batch_size=length, seed=0, device=device)
+    feed = batches(*piles, batch_size=SHAPES[name][0], seed=0, device=device)
     run, step, _ = build(name, variant, device, next(iter(feed)), steps)
     if run.pairs:
         score, floor = score_translator(device)
