@@ -55,7 +55,7 @@ __all__ = [
 
 # Wang, Simoncelli & Bovik 2003: exponents of the five scales, finest first
 MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
-_CHUNK = 1 << 18  # pixels filtered at once: small temporaries, few kernel starts
+_CHUNK = 1 << 20  # pixels filtered at once: bounded temporaries, few kernel starts
 
 
 def psnr(x: Array, y: Array, data_range: float = 2.0) -> Tensor:
@@ -105,7 +105,7 @@ def ssim(
     values = []
     for a, b in _chunks(x, y):
         luminance, contrast = _ssim_terms(a, b, taps, data_range, factor)
-        values.append((luminance * contrast).flatten(1).mean(dim=1))
+        values.append((luminance * contrast).mean(dim=(1, 2, 3)))
     return torch.cat(values)
 
 
@@ -274,16 +274,26 @@ def _ssim_terms(
     # Sum and difference carry all moments in four filtered maps instead of five:
     # var(s) - var(d) = 4 cov(x, y), var(s) + var(d) = 2 (var x + var y). Equal images
     # have d = 0, so their SSIM is 1 to the last bit.
-    s, d = x + y, x - y
     rows, columns = _band(taps, x.shape[2], x), _band(taps, x.shape[3], x)
-    maps = torch.stack((s, d, s * s, d * d))
-    mean_s, mean_d, power_s, power_d = rows @ (maps @ columns.T)
-    mean_s, mean_d = mean_s * mean_s, mean_d * mean_d
-    var_s, var_d = (power_s - mean_s) * factor, (power_d - mean_d) * factor
-    c1, c2 = 2 * (0.01 * data_range) ** 2, 2 * (0.03 * data_range) ** 2
-    luminance = (mean_s - mean_d + c1) / (mean_s + mean_d + c1)
-    contrast = (var_s - var_d + c2) / (var_s + var_d + c2)
-    return luminance, contrast
+
+    def filtered(maps: Tensor) -> Tensor:
+        # one large product an axis for all images; each moves its axis to the front,
+        # so no copy turns anything: (N, C, H, W) -> (W', N C H) -> (H', W' N C)
+        maps = columns @ maps.reshape(-1, x.shape[3]).T
+        return rows @ maps.view(-1, x.shape[2]).T
+
+    def moments(maps: Tensor) -> tuple[Tensor, Tensor]:
+        mean = filtered(maps).square_()
+        return mean, filtered(maps.square_()).sub_(mean)
+
+    def ratio(s: Tensor, d: Tensor, c: float) -> Tensor:
+        value = (s.add_(c) - d).div_(s.add_(d))
+        return value.view(len(rows), len(columns), *x.shape[:2]).permute(2, 3, 0, 1)
+
+    (mean_s, var_s), (mean_d, var_d) = moments(x + y), moments(x - y)
+    luminance = ratio(mean_s, mean_d, 2 * (0.01 * data_range) ** 2)
+    # both variances times the factor: dividing the constant by it is the same
+    return luminance, ratio(var_s, var_d, 2 * (0.03 * data_range) ** 2 / factor)
 
 
 def _halve(x: Tensor) -> Tensor:

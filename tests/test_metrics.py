@@ -260,6 +260,16 @@ def test_ssim_can_be_a_loss():
     assert (metrics.ssim(better, x) > metrics.ssim(y, x)).all()
 
 
+@pytest.mark.parametrize(
+    "metric",
+    [lambda x, y: metrics.ssim(x, y, covariance="sample"), metrics.ms_ssim],
+    ids=["ssim", "ms_ssim"],
+)
+def test_gradients_are_those_of_the_value(metric):
+    x, y = (p[:1, :, :24, :24].double().requires_grad_() for p in image_pair())
+    assert torch.autograd.gradcheck(metric, (x, y))
+
+
 # Sets: closed forms
 
 

@@ -34,13 +34,14 @@ def features(n, seed):
     return (torch.randn(n, D, generator=generator) @ mix.T / D**0.5 + 0.3 * seed).relu()
 
 
-def compare(name, theirs, ours, target, rounds, tolerance=1e-4):
+def compare(name, theirs, ours, target, rounds, tolerance=1e-4, settle=0.0):
     """Print medians and ratio of alternating runs; True where the targets are met."""
     expected, value = theirs(), ours()  # warm-up, and the agreement
     gap = abs(value - expected) / abs(expected)
     seconds = ([], [])
     for _ in range(rounds):
         for run, times in zip((theirs, ours), seconds, strict=True):
+            time.sleep(settle)
             start = time.perf_counter()
             run()
             times.append(time.perf_counter() - start)
@@ -76,7 +77,8 @@ def frechet_cached():
         lambda: references.fidelity_frechet(theirs, fake),
         lambda: metrics.frechet_distance(ours, fake),
         10,
-        3,
+        5,
+        settle=0.1,  # the threads of SciPy's OpenBLAS spin on after its last product
     )
 
 
