@@ -1254,7 +1254,7 @@ class ConditionalVAE(VAE):
 # %% tags=["nbval-ignore-output"]
 contrast = "FLAIR" if dataset == "phantom" else "T1"  # T1: not used elsewhere
 class_images, class_labels, class_card = load_images(
-    dataset, "train", image_size, contrast=contrast
+    dataset, "train", image_size, contrast=contrast, n=n_train
 )
 class_images, class_labels = class_images[allowed], class_labels[allowed]
 classes, told_dim = len(card.class_names), 16
@@ -1379,7 +1379,7 @@ def auc(score, positive):
 # %%
 def scores_of(contrast, net):
     """Test images, and what each detector makes of them: pixels and images."""
-    source, classes_of, _ = load_images("phantom", contrast=contrast)
+    source, classes_of, _ = load_images("phantom", contrast=contrast, n=n_train)
     x, _, _ = load_images("phantom", "test", contrast=contrast)
     healthy = source[classes_of == 0]
     start = start_from_shipped(f"vae_healthy_{contrast}_32", net, budget)
