@@ -393,17 +393,21 @@ def _follow_parent() -> None:
 
 
 def _register_engine() -> str:
-    """papermill's own engine, but for this: it writes the notebook twice a cell, a fifth
-    of the time of a lesson at smoke. Once a second is enough for who kills a job."""
+    """papermill's own, but it writes the notebook once a code cell, as that begins.
+
+    papermill writes at the start and the end of every cell, text too: a fifth of the
+    time of a lesson at smoke, and no output more for whoever kills the job.
+    """
     from papermill.engines import NBClientEngine, papermill_engines
 
     class Seldom(NBClientEngine):
         @classmethod
         def execute_managed_notebook(cls, nb_man, kernel_name, **options):
             save = nb_man.save
+            codes = [cell for cell in nb_man.nb.cells if cell.cell_type == "code"]
 
             def seldom(**_):
-                if (nb_man.now() - nb_man.last_save_time).total_seconds() >= 1:
+                if any(c.metadata.papermill.status == nb_man.RUNNING for c in codes):
                     save()
 
             nb_man.save = seldom

@@ -91,6 +91,8 @@ def test_a_dead_kernel_and_a_hanging_cell_are_named_and_the_others_go_on(
     status = [card_of(out, name)["status"] for name in names]
     assert status == ["kernel died", "out of memory", "passed", "time over"]
     assert "allowed 0.6 GiB" in card_of(out, names[1])["problem"]
+    for seed, name in enumerate(names[:3]):  # what was shown before the end is there
+        assert card_of(out, name)["numbers"] == {"score": seed, "name": "x"}
     assert "time over: stopped after" in capfd.readouterr().err
     assert "time over" in (out / "index.html").read_text("utf-8")
     assert set(psutil.Process().children()) <= before
