@@ -194,9 +194,11 @@ def _list_files(base: Path) -> tuple[list[Path], list[int], tuple[str, ...]]:
         found = sorted(folder.rglob("*"))
         images = [file for file in found if file.is_file() and _kind(file)]
         if not images:
+            arrays = [file for file in found if file.suffix == ".npz"]
+            fix = f"Name its {arrays[0]}" if arrays else "Fill the folder or delete it"
             raise ValueError(
                 f"class {names[label]!r} is empty: {folder} has no PNG, JPEG, DICOM or "
-                "NIfTI file. Fill the folder or delete it"
+                f"NIfTI file. {fix}"
             )
         files += images
         labels += [label] * len(images)

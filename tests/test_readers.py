@@ -239,6 +239,12 @@ def test_a_class_without_images_is_told(tmp_path, count, message):
         read_files(folder, "train")
 
 
+def test_a_folder_of_arrays_is_told_to_name_one(tmp_path):
+    np.savez(tmp_path / "own_64.npz", x=np.zeros(1))
+    with pytest.raises(ValueError, match=r"Name its .*own_64\.npz"):
+        read_files(tmp_path, "train")
+
+
 def test_colour_and_grey_together_become_colour(tmp_path):
     folder = write_pictures(tmp_path / "train", {"a": 1})
     Image.new("RGB", (8, 8), (255, 128, 0)).save(folder / "a" / "z.png")
