@@ -1379,7 +1379,9 @@ def auc(score, positive):
 # %%
 def scores_of(contrast, net):
     """Test images, and what each detector makes of them: pixels and images."""
-    source, classes_of, _ = load_images("phantom", contrast=contrast, n=n_train)
+    source, classes_of, _ = load_images(
+        "phantom", contrast=contrast, n=n_train
+    )
     x, _, _ = load_images("phantom", "test", contrast=contrast)
     healthy = source[classes_of == 0]
     start = start_from_shipped(f"vae_healthy_{contrast}_32", net, budget)
