@@ -620,10 +620,9 @@ print_facts(
 )
 
 # %% [markdown]
-# Sliders, then: start at a draw, not at 0, and move one direction alone. Two
-# facts make a slider honest: it moves one thing, and the things are
-# uncorrelated over images. The entries $z_k$ are nearly so: for the two with
-# the highest KL,
+# Sliders, then: start at a draw, not at 0. A slider is honest if it moves one
+# thing, and the things are uncorrelated over images. The entries $z_k$ nearly
+# are: for the two with the highest KL,
 
 # %% tags=["nbval-ignore-output"]
 aggregate = held_out(model, images[:1000])
@@ -812,8 +811,8 @@ plotting.show_rows(
 # %% [markdown]
 # Set 2 is real. Set 1 is the Gaussian's: it mixes images, and keeps the grain.
 # Set 3 is the VAE's: one image each, and too smooth. A distance weighs the two
-# faults in its own way, so run this on chest X-rays (`pneumoniamnist`) too
-# before you trust the order. *Why it blurs* comes back to the smoothness.
+# faults in its own way: run this on chest X-rays (`pneumoniamnist`) too before
+# you trust the order.
 
 # %% [markdown]
 # ## Two ways to a gradient
@@ -989,8 +988,7 @@ for beta, result in sweep.items():
     )
 
 # %% [markdown]
-# Dimensions die in the order that the spectrum says. Nothing is wrong with the
-# optimiser: the loss asked for it.
+# Dimensions die in the order that the spectrum says: the loss asked for it.
 
 # %% tags=["nbval-check-output"]
 rates = [r["rate"] for r in sweep.values()]
@@ -1347,7 +1345,7 @@ for name in card.class_names:
 # ## Find what is not normal
 # Train on healthy heads alone, then ask of a new head how badly it fits. Two
 # scores: the **residual** of each pixel, and the **ELBO** of the whole image.
-# This needs masks, so it uses the phantom at 32 px, whatever `dataset` is.
+# It needs masks: here is always the phantom, at 32 px.
 # Before you look: on FLAIR, where lesions are bright, what is the simplest
 # detector, and how well will it do?
 
@@ -1668,7 +1666,7 @@ def train_large(big, images, steps, batch_size=128):
 
 
 # %% [markdown]
-# On a GPU this trains (not at `smoke`); elsewhere you see what one made.
+# A GPU trains this (not at `smoke`); elsewhere you see what one made.
 
 # %% tags=["nbval-ignore-output"]
 big = VAE(Encoder(128, 64, 64), Decoder(64, 64, 64), 64).to(device)
@@ -1701,8 +1699,7 @@ show_benchmark("gpu_vae_training")
 # bfloat16 alone is *slower* here: each cast is one more kernel to name. What
 # the GPU lacked was work, and the graph gives it.
 #
-# Keep the weights of this run for the readers of budget `smoke`. (Does nothing
-# unless a maintainer runs `build --weights`.)
+# The weights that `smoke` starts from (kept only by `build --weights`).
 
 # %%
 run = f"python -m course_lib run 02 --budget {budget}"
