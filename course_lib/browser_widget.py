@@ -43,6 +43,12 @@ fit();
 """
 
 
+def source(module: Path) -> str:
+    """The ES module at `module`, behind `dom.js`, of which all of them make use."""
+    shared = Path(__file__).with_name("dom.js")
+    return shared.read_text("utf-8") + module.read_text("utf-8")
+
+
 def make_view(module: Path, values: Mapping[str, Any]) -> Any:
     """An anywidget of the ES module at `module`; each value becomes a synced trait.
 
@@ -53,7 +59,7 @@ def make_view(module: Path, values: Mapping[str, Any]) -> Any:
 
     kinds = {bytes: traitlets.Bytes, dict: traitlets.Dict, list: traitlets.List}
     traits = {name: kinds[type(x)](x).tag(sync=True) for name, x in values.items()}
-    body = {"_esm": module.read_text("utf-8"), "__module__": __name__, **traits}
+    body = {"_esm": source(module), "__module__": __name__, **traits}
     name = "".join(part.title() for part in module.stem.split("_"))
     return type(name, (anywidget.AnyWidget,), body)()
 
@@ -76,7 +82,7 @@ def live_page(
     page = _PAGE.format(
         title=html.escape(title),
         values=text.replace("</", "<\\/"),  # must not end the script
-        module=module.read_text("utf-8"),
+        module=source(module),
     )
     return (
         f'<iframe title="{html.escape(title)}" style="width:100%;height:{height}px;'

@@ -10,13 +10,6 @@ const ACTIVATIONS = {
   sigmoid: () => (v) => 1 / (1 + Math.exp(-v)),
 };
 
-// Bytes arrive as a DataView in Jupyter, as a Uint8Array in a page: a copy, aligned.
-export function toBuffer(bytes) {
-  if (!bytes || !bytes.byteLength) return new ArrayBuffer(0);
-  if (bytes instanceof ArrayBuffer) return bytes.slice(0);
-  return bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength);
-}
-
 function dot(x, at, w, start, n) {
   let a = 0, b = 0, c = 0, d = 0, i = 0;
   for (; i + 3 < n; i += 4) {
@@ -87,7 +80,7 @@ function convTranspose(layer, buffer, shape) {
 
 // (description, bytes) -> function from a code to a picture (row, column, channel).
 export function makeDecoder(description, bytes) {
-  const buffer = toBuffer(bytes), steps = [];
+  const buffer = toBytes(bytes).slice().buffer, steps = [];  // a copy is aligned
   let shape = [description.latent_dim];
   for (const layer of description.layers) {
     if (layer.op === "linear") steps.push(linear(layer, buffer, shape));
@@ -166,16 +159,6 @@ const STYLE = `
 .lx-key { display: flex; flex-wrap: wrap; gap: 2px 12px; margin-top: 4px; font-size: 12px; }
 `;
 
-function make(tag, attributes = {}, ...children) {
-  const node = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) {
-    if (name in node && name !== "role") node[name] = value;
-    else node.setAttribute(name, value);
-  }
-  node.append(...children);
-  return node;
-}
-
 // A marker of its own for each class, so that colour is not the only difference.
 function marker(pen, kind, x, y, r) {
   pen.beginPath();
@@ -197,9 +180,9 @@ function render({ model, el }) {
   const spec = model.get("spec"), d = spec.model.latent_dim;
   const [channels, high, wide] = spec.model.shape;
   const decode = makeDecoder(spec.model, model.get("weights"));
-  const flat = new Float32Array(toBuffer(model.get("codes")));
+  const flat = new Float32Array(toBytes(model.get("codes")).slice().buffer);
   const codes = Array.from({ length: flat.length / d }, (_, i) => [...flat.slice(i * d, i * d + d)]);
-  const pixels = new Uint8Array(toBuffer(model.get("images")));
+  const pixels = toBytes(model.get("images"));
   const [realHigh, realWide] = spec.image_shape, size = channels * realHigh * realWide;
   const axes = spec.components.length;
   const LIMIT = spec.span, MAP = 320; // to each side of the map; screen pixels

@@ -25,25 +25,11 @@ const STYLE = `
   background: rgba(213,94,0,.12); }
 `;
 
-function toBytes(bytes) {
-  return new Uint8Array(bytes.buffer || bytes, bytes.byteOffset || 0, bytes.byteLength);
-}
-
 // S = PD (1 - exp(-TR/T1)) exp(-TE/T2), or inversion recovery with TI; times in ms
 export function spinEcho([pd, t1, t2], { TR, TE, TI }) {
   const recovery = TI === null ? 1 - Math.exp(-TR / t1)
     : Math.abs(1 - 2 * Math.exp(-TI / t1) + Math.exp(-TR / t1));
   return pd * recovery * Math.exp(-TE / t2);
-}
-
-function make(tag, attributes = {}, ...children) {
-  const node = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) {
-    if (name in node && name !== "role") node[name] = value;
-    else node.setAttribute(name, value);
-  }
-  node.append(...children);
-  return node;
 }
 
 function render({ model, el }) {

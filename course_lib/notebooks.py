@@ -47,7 +47,6 @@ __all__ = [
 ]
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
-_ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def build(
@@ -102,6 +101,7 @@ def run(
     """
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError, DeadKernelError
+    from nbconvert.filters import strip_ansi
 
     # A kernel named python3 in the user's own folder must not shadow this one.
     os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")
@@ -129,7 +129,7 @@ def run(
         client.execute(env=environment)
     except (CellExecutionError, DeadKernelError) as error:
         name = notebook.metadata.get("course", {}).get("source", "the notebook")
-        raise LessonError(f"{name}: {_ANSI.sub('', str(error))}") from None
+        raise LessonError(f"{name}: {strip_ansi(str(error))}") from None
     tidy(notebook)
 
 

@@ -395,8 +395,9 @@ def markdown_line(text: str) -> str:
 
 def _last_line(problem: str) -> str:
     """What a traceback comes to."""
-    plain = re.sub(r"\x1b\[[0-9;]*m", "", problem).strip()
-    return html.escape(plain.split("\n")[-1])
+    from nbconvert.filters import strip_ansi
+
+    return html.escape(strip_ansi(problem).strip().split("\n")[-1])
 
 
 def _facts(row: Mapping[str, Any], skip: Sequence[str]) -> str:

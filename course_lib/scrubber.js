@@ -5,13 +5,6 @@ const COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7"];
 const DASHES = ["", "6 3", "2 2", "9 3 2 3"];
 const SVG = "http://www.w3.org/2000/svg";
 
-function make(tag, settings = {}, ...children) {
-  const element = document.createElement(tag);
-  Object.assign(element, settings);
-  element.append(...children);
-  return element;
-}
-
 function draw(parent, tag, attributes) {
   const element = document.createElementNS(SVG, tag);
   for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);

@@ -36,21 +36,6 @@ const STYLE = `
   background: rgba(213,94,0,.12); }
 `;
 
-function toBytes(bytes) {
-  if (!bytes || !bytes.byteLength) return new Uint8Array(0);
-  return new Uint8Array(bytes.buffer || bytes, bytes.byteOffset || 0, bytes.byteLength);
-}
-
-function make(tag, attributes = {}, ...children) {
-  const node = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) {
-    if (name in node && name !== "role") node[name] = value;
-    else node.setAttribute(name, value);
-  }
-  node.append(...children);
-  return node;
-}
-
 function render({ model, el }) {
   const spec = model.get("spec"), [high, wide] = spec.shape, cases = spec.cases;
   const pixels = toBytes(model.get("pixels")), lesions = toBytes(model.get("lesions"));

@@ -7,7 +7,14 @@ import pytest
 import torch
 from driving import ACTIVE, assert_usable, changes, slide
 
-from course_lib import autoencoders, browser_model, gans, latent_explorer, variational
+from course_lib import (
+    autoencoders,
+    browser_model,
+    browser_widget,
+    gans,
+    latent_explorer,
+    variational,
+)
 
 WIDGET = ".lx"
 DECODE = """async ([module, description, weights, codes]) => {
@@ -44,7 +51,7 @@ def test_the_browser_draws_what_the_reference_draws(open_page, decoder, latent_d
     page = open_page().page
     page.goto("about:blank")
     weights = base64.b64encode(model.data).decode()
-    module = latent_explorer.LatentExplorer.module.read_text("utf-8")
+    module = browser_widget.source(latent_explorer.LatentExplorer.module)
     found = page.evaluate(
         DECODE, [module, model.description(), weights, codes.tolist()]
     )
