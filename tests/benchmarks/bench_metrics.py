@@ -1,11 +1,13 @@
 """Metrics against what a user would pick instead: same arrays, one process.
 
-    taskset -c 0,1 python tests/benchmarks/bench_metrics.py [name ...]
+    taskset -c 0,1 python tests/benchmarks/bench_metrics.py [--save] [name ...]
 
 Alternating pairs after a warm-up, medians, ratios with their targets; leaves with 1
-where a ratio, a difference or the memory misses its target.
+where a ratio, a difference or the memory misses its target. --save writes the ratios
+to course_lib/benchmarks.json.
 """
 
+import argparse
 import os
 import resource
 import statistics
@@ -22,8 +24,10 @@ import references  # noqa: E402
 import torch  # noqa: E402
 
 from course_lib import metrics  # noqa: E402
+from course_lib.benchmarks import save_benchmark  # noqa: E402
 
 D = 2048
+ratios = {}  # of this run: {what: how many times as fast, pair by pair}
 
 
 def features(n, seed):
@@ -46,6 +50,8 @@ def compare(name, theirs, ours, target, rounds, tolerance=1e-4, settle=0.0):
             run()
             times.append(time.perf_counter() - start)
     slow, fast = (statistics.median(times) for times in seconds)
+    pairs = [a / b for a, b in zip(*seconds, strict=True)]
+    ratios[name] = {"times as fast": statistics.quantiles(pairs, n=4)}
     met = slow / fast >= target and gap <= tolerance
     print(
         f"{name:46} {slow * 1e3:9.1f} ms {fast * 1e3:8.1f} ms  x {slow / fast:5.1f} "
@@ -134,7 +140,26 @@ BENCHES = {
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("names", nargs="*", metavar="name", help=", ".join(BENCHES))
+    parser.add_argument("--save", action="store_true", help="the ratios, of all names")
+    given = parser.parse_args()
+    if unknown := set(given.names) - set(BENCHES):
+        parser.error(f"unknown {', '.join(unknown)}: choose from {', '.join(BENCHES)}")
+    if given.save and given.names:
+        parser.error("--save is for all of them: give no names")
     torch.set_num_threads(2)
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
-    missed = [name for name in sys.argv[1:] or BENCHES if not BENCHES[name]()]
+    missed = [name for name in given.names or BENCHES if not BENCHES[name]()]
+    if given.save:
+        save_benchmark(
+            "metrics",
+            "The course's metrics against other packages, same arrays, two threads",
+            ratios,
+            command="python tests/benchmarks/bench_metrics.py --save",
+            values="quartiles of alternating pairs",
+            centre="median",
+        )
     sys.exit(f"missed: {', '.join(missed)}" if missed else 0)
