@@ -208,6 +208,7 @@ def show_curves(
     Each curve is (n,), or a pair (x, y) of its own.
     """
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     styles = ("-", "--", "-.", ":")
     figure, axis = plt.subplots(figsize=(6.4, height), layout="constrained")
@@ -229,6 +230,11 @@ def show_curves(
     axis.set(xlabel=xlabel, ylabel=ylabel, title=title)
     if logx:
         axis.set_xscale("log")
+        low, high = axis.get_xlim()
+        if high < 100 * low:  # few decades: there matplotlib's own labels overlap
+            axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.xaxis.set_major_formatter("{x:g}")
+            axis.xaxis.set_minor_formatter(NullFormatter())
     if logy:
         axis.set_yscale("log")
     axis.spines[["top", "right"]].set_visible(False)

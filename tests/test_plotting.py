@@ -125,3 +125,17 @@ def test_no_figure_stays_open(shown):
 
     plotting.show_images(torch.zeros(1, 1, 4, 4))
     assert plt.get_fignums() == []
+
+
+@pytest.mark.parametrize(("last", "plain"), [(0.5, True), (50, False)])
+def test_a_short_logarithmic_axis_has_plain_labels(monkeypatch, last, plain):
+    figures = []
+    monkeypatch.setattr(
+        plotting, "show_figure", lambda figure, **_: figures.append(figure)
+    )
+    curve = {"a": ([0.03, last], [1, 2])}
+    plotting.show_curves(curve, xlabel="x", ylabel="y", alt="", logx=True)
+    ticks = figures[0].axes[0].xaxis.get_ticklabels(which="both")
+    shown = {tick.get_text() for tick in ticks}
+    assert ({"0.05", "0.1", "0.2", "0.5"} <= shown) == plain
+    assert any("mathdefault" in label for label in shown) != plain
