@@ -228,15 +228,16 @@ def show_curves(
             linewidth=1.6,
         )
     axis.set(xlabel=xlabel, ylabel=ylabel, title=title)
-    if logx:
-        axis.set_xscale("log")
-        low, high = axis.get_xlim()
+    for wanted, name in ((logx, "x"), (logy, "y")):
+        if not wanted:
+            continue
+        axis.set(**{f"{name}scale": "log"})
+        low, high = getattr(axis, f"get_{name}lim")()
         if high < 100 * low:  # few decades: there matplotlib's own labels overlap
-            axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            axis.xaxis.set_major_formatter("{x:g}")
-            axis.xaxis.set_minor_formatter(NullFormatter())
-    if logy:
-        axis.set_yscale("log")
+            ruler = getattr(axis, f"{name}axis")
+            ruler.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            ruler.set_major_formatter("{x:g}")
+            ruler.set_minor_formatter(NullFormatter())
     axis.spines[["top", "right"]].set_visible(False)
     axis.grid(alpha=0.25)
     if len(curves) > 1:

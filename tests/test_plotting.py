@@ -133,9 +133,10 @@ def test_a_short_logarithmic_axis_has_plain_labels(monkeypatch, last, plain):
     monkeypatch.setattr(
         plotting, "show_figure", lambda figure, **_: figures.append(figure)
     )
-    curve = {"a": ([0.03, last], [1, 2])}
-    plotting.show_curves(curve, xlabel="x", ylabel="y", alt="", logx=True)
-    ticks = figures[0].axes[0].xaxis.get_ticklabels(which="both")
-    shown = {tick.get_text() for tick in ticks}
-    assert ({"0.05", "0.1", "0.2", "0.5"} <= shown) == plain
-    assert any("mathdefault" in label for label in shown) != plain
+    curve = {"a": ([0.03, last], [0.03, last])}
+    logs = {"logx": True, "logy": True}
+    plotting.show_curves(curve, xlabel="x", ylabel="y", alt="", **logs)
+    for axis in (figures[0].axes[0].xaxis, figures[0].axes[0].yaxis):
+        shown = {tick.get_text() for tick in axis.get_ticklabels(which="both")}
+        assert ({"0.05", "0.1", "0.2", "0.5"} <= shown) == plain
+        assert any("mathdefault" in label for label in shown) != plain
