@@ -273,7 +273,8 @@ def _ssim_terms(
     """Luminance and contrast-structure maps, (N, C, H', W') each."""
     # Sum and difference carry all moments in four filtered maps instead of five:
     # var(s) - var(d) = 4 cov(x, y), var(s) + var(d) = 2 (var x + var y). Equal images
-    # have d = 0, so their SSIM is 1 to the last bit.
+    # have d = 0, so their SSIM is 1 to the last bit. What is done in place spares fresh
+    # memory, which costs as much as the sums; autograd copies where it must.
     rows, columns = _band(taps, x.shape[2], x), _band(taps, x.shape[3], x)
 
     def filtered(maps: Tensor) -> Tensor:

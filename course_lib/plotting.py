@@ -228,13 +228,11 @@ def show_curves(
             linewidth=1.6,
         )
     axis.set(xlabel=xlabel, ylabel=ylabel, title=title)
-    for wanted, name in ((logx, "x"), (logy, "y")):
-        if not wanted:
-            continue
-        axis.set(**{f"{name}scale": "log"})
-        low, high = getattr(axis, f"get_{name}lim")()
-        if high < 100 * low:  # few decades: there matplotlib's own labels overlap
-            ruler = getattr(axis, f"{name}axis")
+    axis.set(xscale="log" if logx else "linear", yscale="log" if logy else "linear")
+    for ruler in (axis.xaxis, axis.yaxis):
+        low, high = ruler.get_view_interval()
+        if ruler.get_scale() == "log" and high < 100 * low:
+            # few decades: there matplotlib's own labels overlap
             ruler.set_major_locator(LogLocator(subs=(1, 2, 5)))
             ruler.set_major_formatter("{x:g}")
             ruler.set_minor_formatter(NullFormatter())

@@ -584,7 +584,7 @@ by_line = decoded(torch.stack([z[far] for z in lines]))
 by_arc = decoded(torch.stack([z[far] for z in arcs]))
 plotting.show_rows(
     {"line": by_line, "arc": by_arc, "fade of pixels": torch.stack(fade)},
-    size=0.7,
+    size=0.8,
     alt="From one drawn image to another by a line, an arc and a pixel fade",
     caption=made_with,
 )
