@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from course_lib import gans, wasserstein
+from course_lib import gans, translation, wasserstein
 from course_lib.training import autocast, capture_step
 from course_lib.translation import linear_decay, with_schedules
 
@@ -91,6 +91,49 @@ def test_the_steps_of_the_lessons_can_be_recorded_in_bfloat16(kind):
     losses = replay(batch)
     assert all(value.isfinite() for value in losses.values())
     assert not torch.equal(flat(g), before)
+
+
+def cyclegan_losses(device, steps, record):
+    """What a small CycleGAN says on its way; its pools are full after 7 steps."""
+    torch.manual_seed(0)
+    nets = translation.CycleGAN(4, n_blocks=1, d_width=4).to(device)
+    both = nets.translators, nets.judges
+    opts = [torch.optim.Adam(net.parameters(), 1e-3) for net in both]
+    step = translation.make_cyclegan_step(nets, *opts, warm_up=steps, record=record)
+    feed = torch.rand(steps, 2, 8, 1, 16, 16).to(device) * 2 - 1
+    return [
+        {name: value.item() for name, value in step(tuple(reals)).items()}
+        for reals in feed
+    ]
+
+
+def like_a_graph(half, batch, optimizers):
+    """What a recording does, without a GPU: it writes over its results of before."""
+    kept = {}
+
+    def replay(batch):
+        for name, value in half(batch).items():
+            kept.setdefault(name, torch.empty_like(value)).copy_(value.detach())
+        return kept
+
+    return replay
+
+
+def test_a_step_in_two_halves_that_write_over_their_results_is_the_step():
+    plain = cyclegan_losses("cpu", 20, None)
+    halves = cyclegan_losses("cpu", 20, like_a_graph)
+    for before, after in zip(plain, halves, strict=True):
+        assert before == pytest.approx(after, rel=0.01)
+
+
+@needs_gpu
+def test_a_recorded_cyclegan_goes_the_same_way():
+    # a recording takes three steps more on the first batch: the ways part a little
+    plain = cyclegan_losses("cuda", 60, None)
+    replayed = cyclegan_losses("cuda", 60, capture_step)
+    for name in plain[0]:
+        means = [sum(row[name] for row in way[-10:]) for way in (plain, replayed)]
+        assert means[1] == pytest.approx(means[0], rel=0.25), name
 
 
 @needs_gpu
