@@ -1415,13 +1415,11 @@ checks.check_lesion_recall(lesion_recall)
 
 # %% [markdown]
 # ## On a GPU
-# The same code at 128 pixels: two steps down, six blocks, bfloat16 around the
-# networks, and the mean of the translators' weights. Lessons 02 to 04 record a
-# step as one CUDA graph and replay it. Here something stands in the way: the
-# image pool decides in Python, anew in each step, what the judges see. So the
-# library's `make_cyclegan_step`, which is the one above, can `record` two
-# graphs, one for the translators and one for the judges, and leaves the pools
-# between them. The judges get the smaller learning rate.
+# The same code at 128 pixels, in bfloat16, with the mean of the translators'
+# weights. Lessons 02 to 04 record a step as one CUDA graph. Here the image
+# pool decides in Python, anew in each step, what the judges see. So the
+# library's `make_cyclegan_step` can `record` two graphs, one for the
+# translators and one for the judges, with the pools between.
 
 
 # %%
@@ -1447,8 +1445,7 @@ def train_large(big, n, steps):
 
 
 # %% [markdown]
-# On a GPU this trains (not at `smoke`). Elsewhere you see what one made: the
-# course ships that translator.
+# On a GPU this trains (not at `smoke`). Elsewhere you see what one made.
 
 # %% tags=["nbval-ignore-output"]
 big = CycleGAN(24, n_blocks=6, n_downs=2, d_width=64, n_layers=3)
@@ -1473,11 +1470,8 @@ unchanged = ssim(large_t1, large_t2).mean().item()
 print(f"SSIM to the truth {likeness:.3f}; of the T1 itself {unchanged:.3f}")
 
 # %% [markdown]
-# Every fold is in its place. Now compare the swelling round the tumour with
-# the truth: what does the SSIM say of it?
-#
-# What a step costs. bfloat16 halves the memory; does it save time? And how
-# much of the time goes by with waiting for Python?
+# Every fold is in its place. And the swelling round the tumour? What does the
+# SSIM say of it? Next, what a step costs: does bfloat16 save time, too?
 
 # %% tags=["nbval-ignore-output"]
 show_benchmark("gpu_cyclegan_speed")
@@ -1487,8 +1481,8 @@ graphs = benchmark_value(
 print(f"without a graph {1 - 1 / graphs:.0%} of the time is waiting")
 
 # %% [markdown]
-# And two runs of the same code with the same seed, which differ in their
-# number of steps alone, and so in how fast the cycle's weight rises:
+# Two runs of the same code and seed; in the shorter one the cycle's weight
+# rises faster:
 
 # %% tags=["nbval-ignore-output"]
 show_benchmark("gpu_cyclegan_training")
@@ -1499,12 +1493,11 @@ long, short = (
 print(f"the second took {short / long:.1f} times as long to an SSIM of 0.75")
 
 # %% [markdown]
-# Here a drawer holds the truth, and you see which run went astray. Without it,
-# would you have known? One training run is an anecdote: run three.
+# Without a drawer that holds the truth, would you have known which run went
+# astray? Never trust one run.
 
 # %% [markdown]
-# Keep the weights of this run for the readers of budget `smoke`. (Does nothing
-# unless a maintainer runs `build --weights`.)
+# Keep the weights for budget `smoke` (only under `build --weights`).
 
 # %%
 keep = {
@@ -1527,7 +1520,7 @@ keep = {
 }
 
 # %% [markdown]
-# With each goes a manifest that says where it comes from.
+# Each with a manifest.
 
 # %%
 for name, (net, metrics) in keep.items():
@@ -1574,8 +1567,8 @@ print_facts(
 )
 
 # %% [markdown]
-# Next, in `06_evaluation_metrics`: which numbers can be trusted when there is
-# no drawer with a truth in it?
+# Next, in `06_evaluation_metrics`: which numbers can be trusted when no drawer
+# holds the truth?
 #
 # ## References
 # - Chu, Zhmoginov, Sandler, *CycleGAN, a Master of Steganography*, 2017,
