@@ -248,21 +248,51 @@ def make_cyclegan_step(
     weights: dict[str, float] = PAPER_WEIGHTS,
     warm_up: int = 0,
     precision: Callable[[], AbstractContextManager] = nullcontext,
-    record: Callable[..., Callable] | None = None,
 ) -> Callable[[tuple[Tensor, Tensor]], dict[str, Tensor]]:
     """`train_step((real_a, real_b))`: one step of both translators, one of both judges.
 
     The two batches need not belong together. `warm_up` as in `cycle_ramp`.
-    `precision()` is entered around the networks: autocast on a GPU. With
-    `record=training.capture_step` the first batch records each half as one CUDA graph;
-    the pools, which decide in Python what the judges see, stay between the two.
+    `precision()` is entered around the networks: autocast on a GPU.
+    """
+    pools, steps = (ImagePool(seed=0), ImagePool(seed=1)), count()
+
+    def train_step(reals: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+        share = cycle_ramp(next(steps), warm_up)
+        now = weights | {"cycle": share * weights["cycle"]}
+        nets.judges.requires_grad_(False)  # this step needs no gradient of them
+        with precision():
+            total, losses, fakes = translators_loss(nets, reals, now)
+        descend(opt_g, total)
+        nets.judges.requires_grad_(True)
+        shown = [pool(fake) for pool, fake in zip(pools, fakes, strict=True)]
+        with precision():
+            losses["judges"] = judges_loss(nets, reals, shown)
+        descend(opt_d, losses["judges"])
+        return losses
+
+    return train_step
+
+
+def make_recorded_step(
+    nets: CycleGAN,
+    opt_g: torch.optim.Optimizer,
+    opt_d: torch.optim.Optimizer,
+    record: Callable[..., Callable],
+    weights: dict[str, float] = PAPER_WEIGHTS,
+    warm_up: int = 0,
+    precision: Callable[[], AbstractContextManager] = nullcontext,
+) -> Callable[[tuple[Tensor, Tensor]], dict[str, Tensor]]:
+    """`make_cyclegan_step` for a GPU: the first batch records it as two CUDA graphs.
+
+    `record` is `training.capture_step`. One graph for the translators, one for the
+    judges: the pools, which decide in Python what the judges see, stay between them.
     """
     pools, steps, recorded = (ImagePool(seed=0), ImagePool(seed=1)), count(), {}
 
     def translators_half(batch: tuple) -> dict[str, Tensor]:
         real_a, real_b, share = batch
         now = weights | {"cycle": share * weights["cycle"]}
-        nets.judges.requires_grad_(False)  # this step needs no gradient of them
+        nets.judges.requires_grad_(False)
         with precision():
             total, losses, fakes = translators_loss(nets, (real_a, real_b), now)
         descend(opt_g, total)
@@ -276,16 +306,15 @@ def make_cyclegan_step(
         return {"judges": loss}
 
     def run(half: Callable, batch: tuple, optimizer: torch.optim.Optimizer) -> dict:
-        if record and half not in recorded:
+        if half not in recorded:
             recorded[half] = record(half, batch, [optimizer])
-        return dict(recorded.get(half, half)(batch))
+        return dict(recorded[half](batch))
 
     def train_step(reals: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
-        share = cycle_ramp(next(steps), warm_up)
-        if record:  # a graph reads anew what is a tensor; a number it would keep
-            share = reals[0].new_full((), share)
+        # a tensor, which a graph reads anew; a number it would keep
+        share = reals[0].new_full((), cycle_ramp(next(steps), warm_up))
         losses = run(translators_half, (*reals, share), opt_g)
-        # copies: the next replay writes over what a graph gave
+        # copies, since the next replay writes over what this one gave
         fakes = losses.pop("fake_a").clone(), losses.pop("fake_b").clone()
         shown = [pool(fake) for pool, fake in zip(pools, fakes, strict=True)]
         return losses | run(judges_half, (*reals, *shown), opt_d)

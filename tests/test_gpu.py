@@ -1,5 +1,7 @@
 """What only a GPU can show: recorded steps and bfloat16; elsewhere it is skipped."""
 
+import functools
+
 import pytest
 import torch
 from torch import nn
@@ -99,7 +101,10 @@ def cyclegan_losses(device, steps, record):
     nets = translation.CycleGAN(4, n_blocks=1, d_width=4).to(device)
     both = nets.translators, nets.judges
     opts = [torch.optim.Adam(net.parameters(), 1e-3) for net in both]
-    step = translation.make_cyclegan_step(nets, *opts, warm_up=steps, record=record)
+    make = translation.make_cyclegan_step
+    if record:
+        make = functools.partial(translation.make_recorded_step, record=record)
+    step = make(nets, *opts, warm_up=steps)
     feed = torch.rand(steps, 2, 8, 1, 16, 16).to(device) * 2 - 1
     return [
         {name: value.item() for name, value in step(tuple(reals)).items()}

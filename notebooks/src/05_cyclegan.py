@@ -1417,9 +1417,9 @@ checks.check_lesion_recall(lesion_recall)
 # ## On a GPU
 # The same code at 128 pixels, in bfloat16, with the mean of the translators'
 # weights. Lessons 02 to 04 record a step as one CUDA graph. Here the image
-# pool decides in Python, anew in each step, what the judges see. So the
-# library's `make_cyclegan_step` can `record` two graphs, one for the
-# translators and one for the judges, with the pools between.
+# pool decides in Python, anew in each step, what the judges see. So
+# `make_recorded_step` makes two graphs of the step above, one for the
+# translators, one for the judges, with the pools between.
 
 
 # %%
@@ -1430,12 +1430,12 @@ def train_large(big, n, steps):
         torch.optim.Adam(net.parameters(), rate, (0.5, 0.999), fused=True)
         for net, rate in ((big.translators, 5e-4), (big.judges, 2e-4))
     ]
-    step = translation.make_cyclegan_step(
+    step = translation.make_recorded_step(
         big,
         *opts,
+        capture_step,
         warm_up=steps // 2,
         precision=partial(autocast, device),
-        record=capture_step,
     )
     falling = [translation.linear_decay(opt, steps) for opt in opts]
     a, b, _ = load_pairs(size=128, paired=False, n=n)

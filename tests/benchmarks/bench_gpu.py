@@ -134,9 +134,10 @@ def cyclegan(
     nets = translation.CycleGAN(24, n_blocks=6, n_downs=2, d_width=64, n_layers=3)
     nets.to(device, memory_format=layout)
     opts = [adam(nets.translators, 5e-4), adam(nets.judges, 2e-4)]
-    step = translation.make_cyclegan_step(
-        nets, *opts, warm_up=warm_up, precision=precision, record=record
-    )
+    make = translation.make_cyclegan_step
+    if record:
+        make = functools.partial(translation.make_recorded_step, record=record)
+    step = make(nets, *opts, warm_up=warm_up, precision=precision)
     return Run(nets, nets.g_ab, step, opts, pairs=True)
 
 
