@@ -11,22 +11,6 @@ const HELP = {
   "2afc": "arrow keys left and right answer, P pauses",
 };
 
-// Bytes arrive as a DataView in Jupyter and as an array elsewhere.
-function bytes(value) {
-  if (ArrayBuffer.isView(value)) {
-    return new Uint8Array(value.buffer, value.byteOffset, value.byteLength);
-  }
-  return new Uint8Array(value);
-}
-
-function make(parent, tag, attributes = {}, text = "") {
-  const node = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-  node.textContent = text;
-  parent.append(node);
-  return node;
-}
-
 const painted = () =>
   new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
 
@@ -36,30 +20,36 @@ function render({ model, el }) {
   const total = model.get("images").length / places.length;
   const done = () => model.get("answers").length;
 
-  const root = make(el, "div", {
-    class: "course-reader",
-    tabindex: "0",
-    role: "application",
-    "aria-label": `Reader study: ${model.get("question")} ${HELP[kind]}`,
-    "data-lm-suppress-shortcuts": "true", // keys are the study's, not JupyterLab's
-  });
-  const top = make(root, "div", { class: "course-reader-top" });
-  const bar = make(top, "progress", { max: total, "aria-label": "answered trials" });
-  const count = make(top, "span");
-  const pause = make(top, "button", { type: "button" }, "Pause");
-  make(root, "p", { class: "course-reader-question" }, model.get("question"));
-  const stage = make(root, "div", { class: "course-reader-stage" });
-  stage.style.minHeight = `${model.get("height")}px`;
-  const choices = make(root, "div", { class: "course-reader-choices" });
-  const status = make(root, "p", { role: "status" });
   const buttons = model.get("choices").map((text, i) => {
     const key = kind === "rating" ? `${i + 1}` : ["\u2190", "\u2192"][i];
-    const button = make(choices, "button", { type: "button" });
-    make(button, "kbd", {}, key);
-    make(button, "span", {}, text);
+    const label = [make("kbd", {}, key), make("span", {}, text)];
+    const button = make("button", { type: "button" }, ...label);
     button.addEventListener("click", () => answer(i + 1));
     return button;
   });
+  const bar = make("progress", { max: total, "aria-label": "answered trials" });
+  const count = make("span");
+  const pause = make("button", { type: "button" }, "Pause");
+  const stage = make("div", { class: "course-reader-stage" });
+  stage.style.minHeight = `${model.get("height")}px`;
+  const choices = make("div", { class: "course-reader-choices" }, ...buttons);
+  const status = make("p", { role: "status" });
+  const root = make(
+    "div",
+    {
+      class: "course-reader",
+      tabindex: "0",
+      role: "application",
+      "aria-label": `Reader study: ${model.get("question")} ${HELP[kind]}`,
+      "data-lm-suppress-shortcuts": "true", // keys are the study's, not JupyterLab's
+    },
+    make("div", { class: "course-reader-top" }, bar, count, pause),
+    make("p", { class: "course-reader-question" }, model.get("question")),
+    stage,
+    choices,
+    status,
+  );
+  el.append(root);
 
   let running = false; // a trial is on the screen and its clock runs
   let shown = -1; // the trial that `seconds` belongs to
@@ -93,17 +83,18 @@ function render({ model, el }) {
     }
     if (trial !== shown) [shown, seconds] = [trial, 0];
     const pictures = places.map((place, i) => {
-      const png = bytes(model.get("images")[trial * places.length + i]);
+      const png = toBytes(model.get("images")[trial * places.length + i]);
       const url = URL.createObjectURL(new Blob([png], { type: "image/png" }));
       urls.push(url);
-      return make(stage, "img", {
+      return make("img", {
         src: url,
         width: model.get("width"),
         height: model.get("height"),
-        draggable: "false",
+        draggable: false,
         alt: `Trial ${trial + 1} of ${total}, ${place} to judge`,
       });
     });
+    stage.append(...pictures);
     const mine = urls;
     await Promise.all(pictures.map((picture) => picture.decode()));
     await painted();

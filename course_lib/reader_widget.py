@@ -14,6 +14,7 @@ import anywidget
 import numpy as np
 import traitlets
 
+from course_lib.browser_widget import source
 from course_lib.plotting import figure_image, small_png
 from course_lib.reader_answers import ANSWERS, Answers, Result, write_answers
 from course_lib.reader_study import AnswerKey, Study, score_answers, simulate_reader
@@ -28,7 +29,7 @@ class Panel(anywidget.AnyWidget):
     `answers` holds [answer, seconds] for each finished trial.
     """
 
-    _esm = _HERE / "reader.js"
+    _esm = source(_HERE / "reader.js")
     _css = _HERE / "reader.css"
     kind = traitlets.Unicode().tag(sync=True)
     question = traitlets.Unicode().tag(sync=True)
