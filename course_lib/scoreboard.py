@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy.special import stdtrit
 from torch import Tensor, nn
 
 from course_lib.autoencoders import Autoencoder, Decoder, Encoder, fit_pca, sample_codes
@@ -209,7 +210,8 @@ def _weights(kind: str, dataset: str | Path, size: int) -> str:
 def _by_person(values: np.ndarray, people: np.ndarray) -> tuple[float, float, float]:
     """Mean over people, and its 95 % interval: slices of a head are not independent."""
     means = [values[people == one].mean() for one in np.unique(people)]
-    mean, half = float(np.mean(means)), 1.96 * np.std(means) / len(means) ** 0.5
+    mean, n = float(np.mean(means)), len(means)
+    half = stdtrit(n - 1, 0.975) * np.std(means, ddof=1) / n**0.5  # Student's t
     return mean, float(mean - half), float(mean + half)
 
 
