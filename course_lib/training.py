@@ -229,9 +229,10 @@ def capture_step(
     For small networks, whose kernels are over before Python has named the next. `batch`
     (images, or a tuple of tensors) shows the shape that all later ones must have; it is
     used for three steps to warm up. A step may draw random numbers, but not ask the GPU
-    for a value (`.item()`), nor do something else each time. The rates of `optimizers`
-    (Adam) become tensors, which schedules made before go on moving. Without a GPU, and
-    under torchrun, where processes meet in each step, `train_step` comes back as it is.
+    for a value (`.item()`), nor do something else each time. What a call returns, the
+    next writes over: clone what you keep. The rates of `optimizers` (Adam) become
+    tensors, which schedules made before go on moving. Without a GPU, and under
+    torchrun, where processes meet in each step, `train_step` comes back as it is.
     """
     tensors = [batch] if isinstance(batch, Tensor) else list(batch)
     alone = os.environ.get("WORLD_SIZE", "1") == "1"

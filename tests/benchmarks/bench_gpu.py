@@ -127,7 +127,7 @@ def cyclegan(
     device: torch.device,
     precision: Callable,
     layout: Any,
-    record: Any = None,
+    recorded: bool = False,
     warm_up: int = 0,
 ) -> Run:
     """Lesson 05: 128 px, width 24, six blocks, batches of 4 of either domain."""
@@ -135,8 +135,8 @@ def cyclegan(
     nets.to(device, memory_format=layout)
     opts = [adam(nets.translators, 5e-4), adam(nets.judges, 2e-4)]
     make = translation.make_cyclegan_step
-    if record:
-        make = functools.partial(translation.make_recorded_step, record=record)
+    if recorded:
+        make = functools.partial(translation.make_recorded_step, record=capture_step)
     step = make(nets, *opts, warm_up=warm_up, precision=precision)
     return Run(nets, nets.g_ab, step, opts, pairs=True)
 
@@ -167,18 +167,17 @@ def build(
     precision = functools.partial(autocast, device if "bf16" in parts else "cpu")
     layout = torch.channels_last if "last" in parts else torch.contiguous_format
     torch.manual_seed(0)
-    whole = capture_step if "graph" in parts else None
-    options = {}
-    if name == "cyclegan":
-        options, whole = {"record": whole, "warm_up": steps // 2}, None
+    recorded, options = "graph" in parts, {}
+    if name == "cyclegan":  # it records itself, in two halves
+        options = {"recorded": recorded, "warm_up": steps // 2}
     run = LESSONS[name](device, precision, layout, **options)
     if data is None:
         data = torch.rand(SHAPES[name], device=device) * 2 - 1
         data = (data, data.flip(3)) if run.pairs else data
     step, opts = run.step, run.optimizers
     rates = [translation.linear_decay(opt, steps) for opt in opts if steps]
-    if whole:
-        step = whole(step, data, opts)
+    if recorded and not options:
+        step = capture_step(step, data, opts)
     return run, translation.with_schedules(step, rates), data
 
 
