@@ -215,6 +215,7 @@ def main(arguments: list[str]) -> int:
     if not bootstrap.is_running(python):
         return bootstrap.hand_over(python, arguments)
     bootstrap.prepare_children()
+    bootstrap.without_iri_grammars()
     # From here on the packages are there.
     if options.command == "run":
         from course_lib import runner

@@ -275,6 +275,15 @@ def prepare_children() -> None:
     os.environ.setdefault("PYTHONUTF8", "1")
 
 
+def without_iri_grammars() -> None:
+    """Before nbformat is imported: have jsonschema do without its check of IRIs.
+
+    No notebook needs it, and what it asks compiles 39 grammars whenever it is imported:
+    over a second of every command, and again of every lesson that a command runs.
+    """
+    sys.modules.setdefault("rfc3987_syntax", None)  # so the import raises ImportError
+
+
 def is_running(python: str) -> bool:
     """Whether `python` is the interpreter of this process."""
     # Links are not resolved: the python of a venv is a link to the one it came from.

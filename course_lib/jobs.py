@@ -423,6 +423,7 @@ def _register_engine() -> str:
 def main(folder: Path) -> None:
     """Execute the job that lies in `folder`, and leave the answer there."""
     threading.Thread(target=_follow_parent, daemon=True).start()
+    bootstrap.without_iri_grammars()
     import papermill
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError

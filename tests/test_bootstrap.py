@@ -215,6 +215,18 @@ def test_the_command_works_from_another_folder_and_helps(tmp_path):
         assert command in answer.stdout
 
 
+def test_a_command_reads_notebooks_without_the_grammars_of_iris():
+    code = (
+        "import sys; from course_lib import bootstrap\n"
+        "bootstrap.without_iri_grammars()\n"
+        "import nbformat, papermill\n"
+        "nbformat.validate(nbformat.v4.new_notebook())\n"
+        "assert 'lark' not in sys.modules, 'who compiles them now?'"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], stderr=subprocess.PIPE)
+    assert answer.returncode == 0, answer.stderr.decode()
+
+
 def test_a_lesson_that_does_not_exist_is_said_in_one_line():
     command = [sys.executable, "-m", "course_lib", "adopt", "77"]
     answer = subprocess.run(

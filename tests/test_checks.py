@@ -2,6 +2,8 @@
 
 import functools
 import importlib
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -62,11 +64,25 @@ def test_the_page_of_a_verdict_escapes_what_a_student_wrote():
     assert "<script>" not in check_double(broken)._repr_html_()
 
 
-def test_every_check_has_an_exercise_of_its_own():
-    found = checks._collect()
-    assert found and len(checks.all_checks()) == len(found)
-    for name, check in found.items():
+def test_every_check_has_a_name_and_an_exercise_of_its_own():
+    found = [
+        (name, check)
+        for module in checks._modules()
+        for name, check in vars(module).items()
+        if name.startswith("check_")
+    ]
+    assert found and len(dict(found)) == len(found) == len(checks.all_checks())
+    for name, check in found:
         assert getattr(checks, name) is check
+        assert checks.all_checks(check.exercise[1:3])[check.exercise] is check
+
+
+def test_a_lesson_waits_for_no_checks_of_a_later_one():
+    code = (
+        "import sys; from course_lib.checks import check_ema_step\n"
+        "assert 'course_lib.checks.lesson_04' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 # --- the checks of the lessons --------------------------------------------------------

@@ -14,8 +14,9 @@ import importlib
 import os
 import pkgutil
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -104,17 +105,6 @@ def _where(error: Exception, student: Any) -> str:
     return ""
 
 
-def near(a: Any, b: Any, tolerance: float = 1e-4) -> bool:
-    """Whether two numbers or tensors have one shape and are equal up to `tolerance`."""
-    a, b = torch.as_tensor(a).double(), torch.as_tensor(b).double()
-    return a.shape == b.shape and torch.allclose(a, b, rtol=0, atol=tolerance)
-
-
-def rng(seed: int = 0) -> torch.Generator:
-    """A generator of its own: a check draws nothing from the lesson's numbers."""
-    return torch.Generator().manual_seed(seed)
-
-
 def is_near(a: Any, b: Any, tolerance: float = 1e-4) -> bool:
     """Whether two numbers or tensors have one shape and are equal up to `tolerance`."""
     a, b = torch.as_tensor(a).double(), torch.as_tensor(b).double()
@@ -134,27 +124,27 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def _collect() -> dict[str, Callable[[Any], Verdict]]:
-    """Every `check_...` of the modules beside this one, under its own name."""
-    found: dict[str, Callable[[Any], Verdict]] = {}
-    for module in sorted(entry.name for entry in pkgutil.iter_modules(__path__)):
-        for name, value in vars(
-            importlib.import_module(f"{__name__}.{module}")
-        ).items():
-            if name.startswith("check_"):
-                found[name] = value
-    return found
+def _modules(lesson: str = "") -> Iterator[ModuleType]:
+    """The modules beside this one, in order, each imported as it is asked for."""
+    for name in sorted(entry.name for entry in pkgutil.iter_modules(__path__)):
+        if name.endswith(lesson):
+            yield importlib.import_module(f"{__name__}.{name}")
 
 
 def __getattr__(name: str) -> Any:
-    # Lazy: a lesson imports its own few checks, not the torch code of all of them.
+    # Lazy: a lesson does not wait for scipy and scikit-learn of a later one's checks.
     if name.startswith("check_"):
-        checks = _collect()
-        if name in checks:
-            return checks[name]
+        for module in _modules():
+            if name in vars(module):
+                return vars(module)[name]
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def all_checks() -> dict[str, Callable[[Any], Verdict]]:
-    """{exercise number: check} of the whole course."""
-    return {check.exercise: check for check in _collect().values()}  # type: ignore[attr-defined]
+def all_checks(lesson: str = "") -> dict[str, Callable[[Any], Verdict]]:
+    """{exercise number: check} of the whole course, or of one lesson such as "03"."""
+    return {
+        check.exercise: check
+        for module in _modules(lesson)
+        for name, check in vars(module).items()
+        if name.startswith("check_")
+    }
