@@ -101,8 +101,12 @@ def _table(entry: Mapping[str, Any]) -> tuple[list[str], list[list[str]], str]:
             each = ", ".join(map(_told, found))
             shown.append(f"{_told(centre(found))} ({each})" if found[1:] else each)
         table.append([row, *shown])
+    several = any(
+        found[1:] for cells in entry["rows"].values() for found in cells.values()
+    )
+    of = f"{entry['centre']} and, in brackets, " if several else ""
     note = (
-        f"{entry['title']}: {entry['centre']} and, in brackets, {entry['values']}. "
+        f"{entry['title']}: {of}{entry['values']}. "
         f"Not run here: measured by `{entry['command']}` on {entry['date']} with "
         f"Python {entry['python']} and torch {entry['torch']}."
     )
