@@ -41,10 +41,12 @@ __all__ = [
     "autocast",
     "capture_step",
     "fit",
+    "linear_decay",
     "load_weights",
     "save_weights",
     "ship_weights",
     "start_from_shipped",
+    "with_schedules",
 ]
 
 # steps between two reads of the losses, by the kind of device that they live on
@@ -100,6 +102,27 @@ def fit(
             if stop:
                 raise KeyboardInterrupt(f"stopped after step {step}")
     return history
+
+
+def linear_decay(optimizer: torch.optim.Optimizer, steps: int, hold: float = 0.5):
+    """A schedule: the full rate for `hold` of `steps`, then a line down to 0."""
+
+    def factor(step: int) -> float:
+        return min(1.0, max(0.0, 1 - step / steps) / (1 - hold))
+
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+
+
+def with_schedules(step: Callable[..., dict], schedules: list) -> Callable[..., dict]:
+    """`step`, and after it one step of each learning-rate schedule."""
+
+    def train_step(batch):
+        losses = step(batch)
+        for schedule in schedules:
+            schedule.step()
+        return losses
+
+    return train_step
 
 
 class History(Mapping[str, np.ndarray]):

@@ -322,27 +322,6 @@ def make_recorded_step(
     return train_step
 
 
-def linear_decay(optimizer: torch.optim.Optimizer, steps: int, hold: float = 0.5):
-    """A schedule: the full rate for `hold` of `steps`, then a line down to 0."""
-
-    def factor(step: int) -> float:
-        return min(1.0, max(0.0, 1 - step / steps) / (1 - hold))
-
-    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-
-
-def with_schedules(step: Callable[..., dict], schedules: list) -> Callable[..., dict]:
-    """`step`, and after it one step of each learning-rate schedule."""
-
-    def train_step(batch):
-        losses = step(batch)
-        for schedule in schedules:
-            schedule.step()
-        return losses
-
-    return train_step
-
-
 @torch.no_grad()
 def translate(generator: nn.Module, images: Tensor, batch_size: int = 250) -> Tensor:
     """Run a translator over many images. (N, C, S, S) -> (N, C, S, S)."""

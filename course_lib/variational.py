@@ -92,7 +92,9 @@ class VAE(nn.Module):
 
     encoder: images (N, C, H, W) -> (N, 2 * latent_dim), the means and log variances;
     decoder: codes (N, latent_dim) -> images in [-1, 1], the means of the pixels.
-    `log_sigma` is the log of the noise's standard deviation, one for all pixels.
+    `log_sigma` is the log of the noise's standard deviation, one for all pixels. The
+    log variances end at 2: a posterior is on the average no wider than the prior (0),
+    and an image unlike all others could else get a KL of millions, or an infinite one.
     """
 
     def __init__(self, encoder: nn.Module, decoder: nn.Module, latent_dim: int) -> None:
@@ -103,7 +105,7 @@ class VAE(nn.Module):
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         mu, logvar = self.encoder(x).chunk(2, dim=1)  # (N, 2L) -> (N, L), (N, L)
-        return mu, logvar
+        return mu, logvar.clamp(max=2)
 
     def decode(self, z: Tensor) -> Tensor:
         return self.decoder(z)

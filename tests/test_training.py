@@ -12,7 +12,15 @@ from torch import nn
 
 from course_lib import training
 from course_lib.datasets import batches
-from course_lib.training import EMA, History, autocast, fit, load_weights, save_weights
+from course_lib.training import (
+    EMA,
+    History,
+    autocast,
+    fit,
+    linear_decay,
+    load_weights,
+    save_weights,
+)
 
 MANIFEST = {
     "command": "python -m course_lib run 01",
@@ -387,6 +395,17 @@ def test_a_preview_that_is_no_uint8_picture_is_told_so(display):
 
 
 # --- EMA, precision, weights -------------------------------------------------------
+
+
+def test_linear_decay_holds_and_ends_at_zero():
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], 1.0)
+    schedule, rates = linear_decay(optimizer, 8), []
+    for _ in range(8):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert rates[:5] == [1.0] * 5 and rates[6] == pytest.approx(0.5)
+    assert optimizer.param_groups[0]["lr"] == 0
 
 
 def test_ema_is_the_weighted_mean_of_the_weights():

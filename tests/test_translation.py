@@ -17,7 +17,6 @@ from course_lib.translation import (
     cycle_ramp,
     judges_loss,
     lesion_recall,
-    linear_decay,
     make_cyclegan_step,
     receptive_field,
     translate,
@@ -164,17 +163,6 @@ def test_the_cycle_ramp_rises_to_one_and_stays():
     assert values[0] == 0.02 and values[10:] == [1.0] * 3
     assert all(a <= b for a, b in itertools.pairwise(values))
     assert cycle_ramp(0, 0) == 1.0
-
-
-def test_linear_decay_holds_and_ends_at_zero():
-    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], 1.0)
-    schedule, rates = linear_decay(optimizer, 8), []
-    for _ in range(8):
-        rates.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        schedule.step()
-    assert rates[:5] == [1.0] * 5 and rates[6] == pytest.approx(0.5)
-    assert optimizer.param_groups[0]["lr"] == 0
 
 
 def test_the_pool_fills_first_then_gives_back_half_of_them():

@@ -95,11 +95,12 @@ from course_lib.training import (
     autocast,
     capture_step,
     fit,
+    linear_decay,
     load_weights,
     ship_weights,
     start_from_shipped,
+    with_schedules,
 )
-from course_lib.translation import linear_decay, with_schedules
 
 # %% [markdown]
 # The parameters of the lesson. `dataset` is the built-in `phantom`, a MedMNIST

@@ -58,7 +58,6 @@ from course_lib.runtime import (
     report,
     seed_everything,
 )
-from course_lib.translation import linear_decay, with_schedules
 
 # %% [markdown]
 # The parameters of the lesson. `dataset` is the built-in `phantom`, a MedMNIST
@@ -1389,9 +1388,9 @@ def train_large(g, c, data, steps):
             return plain(batch)
 
     feed = batches(data, batch_size=5 * 64, seed=seed, device=device)
-    rates = [linear_decay(opt, steps) for opt in opts]
+    rates = [training.linear_decay(opt, steps) for opt in opts]
     step = training.capture_step(train_step, next(iter(feed)), opts)
-    training.fit(with_schedules(step, rates), feed, steps, ema=ema)
+    training.fit(training.with_schedules(step, rates), feed, steps, ema=ema)
     return ema.module
 
 

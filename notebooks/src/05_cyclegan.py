@@ -60,9 +60,11 @@ from course_lib.training import (
     autocast,
     capture_step,
     fit,
+    linear_decay,
     load_weights,
     ship_weights,
     start_from_shipped,
+    with_schedules,
 )
 from course_lib.translation import CycleGAN, cycle_ramp, descend
 from course_lib.translation_viewer import TranslationViewer
@@ -465,11 +467,11 @@ def train(
         torch.optim.Adam(net.parameters(), rate, (0.5, 0.999)) for net in both
     ]
     step = make_cyclegan_step(nets, *opts, weights, warm_up, precision)
-    schedules = [translation.linear_decay(opt, steps) for opt in opts]
+    schedules = [linear_decay(opt, steps) for opt in opts]
     n = min(len(images_a), len(images_b))
     piles = images_a[:n], images_b[:n]
     feed = batches(*piles, batch_size=4, seed=seed, device=device)
-    return fit(translation.with_schedules(step, schedules), feed, steps)
+    return fit(with_schedules(step, schedules), feed, steps)
 
 
 # %% [markdown]
@@ -504,7 +506,7 @@ paired_shipped = start_from_shipped(name, regression, budget)
 optimizer = torch.optim.Adam(
     regression.parameters(), 1e-5 if paired_shipped else 2e-3
 )
-schedule = translation.linear_decay(optimizer, steps)
+schedule = linear_decay(optimizer, steps)
 
 
 def paired_step(batch):
@@ -1437,10 +1439,10 @@ def train_large(big, n, steps):
         warm_up=steps // 2,
         precision=partial(autocast, device),
     )
-    falling = [translation.linear_decay(opt, steps) for opt in opts]
+    falling = [linear_decay(opt, steps) for opt in opts]
     a, b, _ = load_pairs(size=128, paired=False, n=n)
     feed, ema = batches(a, b, batch_size=4, device=device), EMA(big.g_ab)
-    fit(translation.with_schedules(step, falling), feed, steps, ema=ema)
+    fit(with_schedules(step, falling), feed, steps, ema=ema)
     return ema.module
 
 

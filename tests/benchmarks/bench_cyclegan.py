@@ -23,16 +23,14 @@ from course_lib.benchmarks import save_benchmark
 from course_lib.datasets import batches, load_pairs
 from course_lib.metrics import psnr, ssim
 from course_lib.phantoms import TISSUES, Phantom, make_phantom
-from course_lib.training import fit
+from course_lib.training import fit, linear_decay, with_schedules
 from course_lib.translation import (
     CycleGAN,
     ResnetGenerator,
     descend,
     lesion_recall,
-    linear_decay,
     make_cyclegan_step,
     translate,
-    with_schedules,
 )
 
 SIZE = 32

@@ -43,8 +43,10 @@ from course_lib.training import (
     autocast,
     capture_step,
     fit,
+    linear_decay,
     load_weights,
     save_weights,
+    with_schedules,
 )
 
 COMMAND = "python tests/benchmarks/bench_gpu.py"
@@ -175,10 +177,10 @@ def build(
         data = torch.rand(SHAPES[name], device=device) * 2 - 1
         data = (data, data.flip(3)) if run.pairs else data
     step, opts = run.step, run.optimizers
-    rates = [translation.linear_decay(opt, steps) for opt in opts if steps]
+    rates = [linear_decay(opt, steps) for opt in opts if steps]
     if recorded and not options:
         step = capture_step(step, data, opts)
-    return run, translation.with_schedules(step, rates), data
+    return run, with_schedules(step, rates), data
 
 
 def wait(device: torch.device) -> None:
