@@ -239,7 +239,9 @@ def show_curves(
     axis.spines[["top", "right"]].set_visible(False)
     axis.grid(alpha=0.25)
     if len(curves) > 1:
-        axis.legend(frameon=False, fontsize=8)
+        # many names find no free corner among as many curves: they stand beside them
+        beside = {"loc": "center left", "bbox_to_anchor": (1, 0.5)}
+        axis.legend(frameon=False, fontsize=8, **beside if len(curves) > 4 else {})
     show_figure(figure, alt=alt)
 
 

@@ -354,7 +354,7 @@ plot_signal(axes[1], "te", np.linspace(5, 300, 100), tr=tr)
 tr, te, _ = phantoms.PROTOCOLS["FLAIR"]
 plot_signal(axes[2], "ti", np.linspace(20, 4000, 200), tr=tr, te=te)
 axes[0].set_ylabel("signal")
-axes[0].legend(frameon=False, fontsize=7, loc="upper left")
+axes[1].legend(frameon=False, fontsize=7, loc="upper right")
 plotting.show_figure(
     figure, alt="Signal against TR, TE and TI for four tissues"
 )

@@ -210,7 +210,7 @@ axes[2].plot(
     thetas, js_pull.abs(), "o-", color=plotting.COLOURS[1], label="JS"
 )
 axes[2].plot(thetas, w1_pull, "s-", color=plotting.COLOURS[2], label="$W_1$")
-axes[2].set(xlabel="θ", title="pull on θ", ylim=(-0.05, 1.3))
+axes[2].set(xlabel="θ", title="pull on θ", ylim=(-0.05, 1.6))
 for axis in axes:
     axis.legend(frameon=False, fontsize=7)
     axis.spines[["top", "right"]].set_visible(False)

@@ -358,7 +358,8 @@ for axis, c in zip(axes, (-0.8, 0.0, 0.8), strict=True):
     right = (norm.sf(c - 0.5) + norm.cdf(c + 0.5)) / 2
     axis.set_title(f"c = {c:+.1f}: {right:.0%} right", fontsize=9)
     axis.spines[["top", "right"]].set_visible(False)
-axes[0].legend(frameon=False, fontsize=8)
+names = axes[0].get_legend_handles_labels()
+figure.legend(*names, loc="outside right", frameon=False, fontsize=8)
 show_figure(figure, alt="Two bells, one d-prime apart, and three criteria")
 
 # %% [markdown]
@@ -460,7 +461,7 @@ far, hit, _ = roc_curve(key.generated, given, drop_intermediate=False)
 f = np.linspace(0, 1, 200)
 show_curves(
     {
-        f"{who}: AUC {mine.area}": (far, hit),
+        f"{who}: AUC {mine.area.value:.2f}": (far, hit),
         "d' = 1": (f, norm.sf(norm.isf(f) - 1)),
         "d' = 2": (f, norm.sf(norm.isf(f) - 2)),
         "guessing": (f, f),
