@@ -1,4 +1,4 @@
-"""The training loop of every lesson, and how weights are kept.
+"""The training loop of every lesson, its learning rates, and how weights are kept.
 
 Lesson 01 writes this loop in eight lines; `fit` is those eight lines plus a progress
 bar, a live picture, checkpoints and a stop at the first loss that is not a number.
