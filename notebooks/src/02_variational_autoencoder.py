@@ -960,7 +960,7 @@ plotting.show_figure(
 )
 
 # %% [markdown]
-# The four images of *Look* again, at three $\beta$. Cheap codes bring back the
+# Two images of *Look* again, at three $\beta$. Cheap codes bring back the
 # average image, dear ones the person.
 
 # %% tags=["nbval-ignore-output"]
@@ -1098,7 +1098,7 @@ chosen = list(cures)[1:3] + list(cures)[4:]
 plotting.show_rows(
     {name: cures[name]["x_hat"][:2] for name in chosen},
     size=0.8,
-    alt="What each cure brings back of four held-out images",
+    alt="What each cure brings back of two held-out images",
     caption=f"small VAE, {few_steps} steps; {card.name}, seed {seed}",
 )
 
