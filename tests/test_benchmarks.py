@@ -51,6 +51,14 @@ def test_what_is_not_there_fails_with_what_is(tmp_path):
         saved(path, centre="mode")
 
 
+def test_a_table_of_single_runs_speaks_of_no_brackets(tmp_path):
+    page = benchmarks.benchmarks_page(saved(tmp_path / "b.json"))
+    assert "A toy: mean and, in brackets, seeds 0 1 2." in page
+    one, path = {"a": {"b": [1.0]}}, tmp_path / "one.json"
+    benchmarks.save_benchmark("x", "A toy", one, command="", values="a run", path=path)
+    assert "A toy: a run." in benchmarks.benchmarks_page(path)
+
+
 def test_the_page_of_all_tables_follows_the_file(tmp_path):
     page = benchmarks.PAGE.read_text("utf-8")
     assert page == benchmarks.benchmarks_page(), "run python -m course_lib.benchmarks"

@@ -7,12 +7,7 @@ import torch
 from torch import nn
 
 from course_lib import gans, translation, wasserstein
-from course_lib.training import (
-    autocast,
-    capture_step,
-    linear_decay,
-    with_schedules,
-)
+from course_lib.training import autocast, capture_step, linear_decay, with_schedules
 
 needs_gpu = pytest.mark.skipif(
     not torch.cuda.is_available(), reason="no CUDA device on this machine"

@@ -140,3 +140,17 @@ def test_a_short_logarithmic_axis_has_plain_labels(monkeypatch, last, plain):
         shown = {tick.get_text() for tick in axis.get_ticklabels(which="both")}
         assert ({"0.05", "0.1", "0.2", "0.5"} <= shown) == plain
         assert any("mathdefault" in label for label in shown) != plain
+
+
+@pytest.mark.parametrize("many", [4, 5])
+def test_the_names_of_many_curves_stand_beside_them(monkeypatch, many):
+    figures = []
+    monkeypatch.setattr(
+        plotting, "show_figure", lambda figure, alt: figures.append(figure)
+    )
+    curves = {str(k): [k, k + 1] for k in range(many)}
+    plotting.show_curves(curves, xlabel="x", ylabel="y", alt="")
+    figures[0].canvas.draw()
+    (axis,) = figures[0].axes
+    left = axis.get_legend().get_window_extent().x0
+    assert (left >= axis.get_window_extent().x1) == (many > 4)

@@ -9,6 +9,7 @@ from PIL import Image
 
 from course_lib import reader_study as rs
 from course_lib import reader_widget, widgets
+from course_lib.base import ROOT
 from course_lib.reader_answers import ANSWERS
 from course_lib.reader_widget import ReaderStudy
 
@@ -139,6 +140,7 @@ def test_the_buttons_have_labels_and_the_keyboard_reaches_them(viewer):
 
 def test_the_module_carries_everything_and_takes_every_answer(viewer, study):
     module = viewer.panel._esm
+    assert module.endswith((ROOT / "course_lib" / "reader.js").read_text("utf-8"))
     assert "http" not in module and "import " not in module
     for answer in ANSWERS[study[0].kind]:
         assert f": {answer}" in module[: module.index("PLACES")]

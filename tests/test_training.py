@@ -394,7 +394,7 @@ def test_a_preview_that_is_no_uint8_picture_is_told_so(display):
         fit(lambda x: {"loss": 0.0}, [0], 1, preview=lambda: np.zeros((4, 4)))
 
 
-# --- EMA, precision, weights -------------------------------------------------------
+# --- rates, EMA, precision, weights ------------------------------------------------
 
 
 def test_linear_decay_holds_and_ends_at_zero():

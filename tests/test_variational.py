@@ -167,6 +167,14 @@ def test_a_vae_draws_images_and_its_loss_reaches_every_parameter(model):
     assert not torch.equal(drawn[0], drawn[2])
 
 
+def test_an_image_unlike_all_others_costs_no_millions_of_nats():
+    model = mlp_vae(3, 8, 16)
+    torch.nn.init.constant_(model.encoder[-1].bias, 30.0)
+    _, logvar = model.encode(pictures())
+    assert (logvar == 2).all()
+    assert kl_to_standard_normal(torch.zeros(8, 3), logvar).max() < 3
+
+
 def test_a_conditional_vae_is_told_the_class_on_both_sides():
     model = conv_vae(classes=2).eval()
     x, zeros, ones = pictures(), torch.zeros(8).long(), torch.ones(8).long()

@@ -1578,7 +1578,7 @@ for name, value in from_noise.items():
 # Both claims, checked.
 
 # %% tags=["nbval-check-output"]
-worse = from_noise["autoencoder"] > from_noise["VAE"]
+worse = from_noise["autoencoder"] > 1.1 * from_noise["VAE"]
 print_facts(
     {
         "a VAE covers all 8 modes": covered.all(),
